@@ -1,0 +1,80 @@
+// The five error classes of the project. Codes are API, messages are not (STYLE 2.3).
+
+/** Codes scripts may match on. */
+export type NydusCode =
+  'ERR_NYDUS_FORMAT' | 'ERR_NYDUS_INTEGRITY' | 'ERR_NYDUS_BACKEND' | 'ERR_NYDUS_REGISTRY' | 'ERR_NYDUS_USAGE';
+
+export interface NydusErrorOptions {
+  /** what the user can do next; one sentence */
+  hint?: string;
+  cause?: unknown;
+}
+
+/** Base of all our errors: a stable code, the errno a reader sees, a message and a next step. */
+export class NydusError extends Error {
+  readonly code: NydusCode;
+  /** name of the errno that a file system user gets, such as `EIO` */
+  readonly errno: string;
+  readonly hint: string | undefined;
+
+  constructor(code: NydusCode, errno: string, message: string, options: NydusErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = new.target.name;
+    this.code = code;
+    this.errno = errno;
+    this.hint = options.hint;
+  }
+}
+
+/** Where bytes break their format. */
+export interface FormatPlace {
+  struct: string;
+  field?: string;
+  /** byte offset in the file or buffer that was read */
+  offset?: number;
+}
+
+/** Bytes break their format; never retried. */
+export class FormatError extends NydusError {
+  readonly place: FormatPlace;
+
+  constructor(place: FormatPlace, problem: string, options: NydusErrorOptions = {}) {
+    const field = place.field === undefined ? '' : `.${place.field}`;
+    const at = place.offset === undefined ? '' : ` at byte ${place.offset}`;
+    super('ERR_NYDUS_FORMAT', 'EINVAL', `${place.struct}${field}${at}: ${problem}`, options);
+    this.place = place;
+  }
+}
+
+/** A digest or CRC differs: drop from the cache, fetch once more. */
+export class IntegrityError extends NydusError {
+  constructor(message: string, options: NydusErrorOptions = {}) {
+    super('ERR_NYDUS_INTEGRITY', 'EIO', message, options);
+  }
+}
+
+/** Storage failed. */
+export class BackendError extends NydusError {
+  readonly retryable: boolean;
+
+  constructor(message: string, options: NydusErrorOptions & { retryable?: boolean } = {}) {
+    super('ERR_NYDUS_BACKEND', 'EIO', message, options);
+    this.retryable = options.retryable ?? false;
+  }
+}
+
+/** The request cannot be served as asked. */
+export class UsageError extends NydusError {
+  /** process exit status; 2 unless the spec lists another one for this mistake */
+  readonly exitCode: number;
+
+  constructor(message: string, options: NydusErrorOptions & { exitCode?: number } = {}) {
+    super('ERR_NYDUS_USAGE', 'EINVAL', message, options);
+    this.exitCode = options.exitCode ?? 2;
+  }
+}
+
+/** Message of anything that was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,40 @@
+// Chunk and inode digests: BLAKE3 by @napi-rs/blake-hash, SHA-256 by node:crypto. Loaded on first use: start-up matters.
+import { createHash, hash } from 'node:crypto';
+import { createRequire } from 'node:module';
+import type { DigesterName } from './algorithms.ts';
+
+interface BlakeModule {
+  Blake3Hasher: new () => { update(data: Uint8Array): unknown; digestBuffer(): Buffer };
+}
+
+const require = createRequire(import.meta.url);
+let blake: BlakeModule | undefined;
+
+function loadBlake(): BlakeModule {
+  blake ??= require('@napi-rs/blake-hash') as BlakeModule;
+  return blake;
+}
+
+/** 32-byte digest of the data. */
+export function digestOf(algorithm: DigesterName, data: Uint8Array): Buffer {
+  if (algorithm === 'sha256') return hash('sha256', data, 'buffer');
+  const hasher = new (loadBlake().Blake3Hasher)();
+  hasher.update(data);
+  return hasher.digestBuffer();
+}
+
+export interface RunningDigest {
+  update(data: Uint8Array): void;
+  /** 32 bytes; the digest cannot be used afterwards */
+  finish(): Buffer;
+}
+
+/** Digest of data that arrives in pieces. */
+export function startDigest(algorithm: DigesterName): RunningDigest {
+  if (algorithm === 'sha256') {
+    const hasher = createHash('sha256');
+    return { update: (data) => void hasher.update(data), finish: () => hasher.digest() };
+  }
+  const hasher = new (loadBlake().Blake3Hasher)();
+  return { update: (data) => void hasher.update(data), finish: () => hasher.digestBuffer() };
+}
