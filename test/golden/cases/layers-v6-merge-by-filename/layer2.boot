@@ -1,0 +1,1 @@
+../layers-v6-merge/layer2.boot

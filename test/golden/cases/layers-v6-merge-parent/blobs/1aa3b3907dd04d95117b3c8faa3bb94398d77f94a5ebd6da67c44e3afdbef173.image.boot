@@ -1,0 +1,1 @@
+../../layers-v6-merge-inline/blobs/1aa3b3907dd04d95117b3c8faa3bb94398d77f94a5ebd6da67c44e3afdbef173.image.boot

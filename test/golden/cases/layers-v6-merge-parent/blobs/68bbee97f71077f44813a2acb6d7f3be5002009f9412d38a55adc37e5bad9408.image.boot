@@ -1,0 +1,1 @@
+../../layers-v6-merge-inline/blobs/68bbee97f71077f44813a2acb6d7f3be5002009f9412d38a55adc37e5bad9408.image.boot

@@ -1,0 +1,57 @@
+// What a test needs from the machine: programs, root, FUSE. Missing = a visible skip with its reason; in CI a failure.
+import { accessSync, constants, existsSync } from 'node:fs';
+import { join } from 'node:path';
+
+function missing(reason: string): string {
+  if (process.env['CI'] === 'true') throw new Error(`${reason} (CI must have it)`);
+  return reason;
+}
+
+/** Path of a program in $PATH or the system folders, or undefined. */
+export function findProgram(command: string): string | undefined {
+  const folders = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/sbin', '/usr/bin', '/bin'];
+  for (const folder of folders) {
+    const path = join(folder === '' ? '.' : folder, command);
+    try {
+      accessSync(path, constants.X_OK);
+      return path;
+    } catch {
+      // not in this folder
+    }
+  }
+  return undefined;
+}
+
+/**
+ * Value for `skip` of a test that runs a foreign program.
+ *
+ * @returns false when it is installed, else the reason
+ * @throws Error when it is missing and CI=true
+ */
+export function requirePeer(command: string): string | false {
+  return findProgram(command) === undefined ? missing(`${command} is not installed`) : false;
+}
+
+/** Value for `skip` of a test that needs root (devices, owners, mount). */
+export function requireRoot(): string | false {
+  return process.getuid?.() === 0 ? false : missing('needs root');
+}
+
+/** Value for `skip` of a test that mounts with FUSE. */
+export function requireFuse(): string | false {
+  if (!existsSync('/dev/fuse')) return missing('no /dev/fuse: load the fuse module');
+  if (process.getuid?.() !== 0 && findProgram('fusermount3') === undefined) {
+    return missing('not root and no fusermount3');
+  }
+  return false;
+}
+
+/** Value for `skip` of a test that uses a built program of ours, such as `bin/nydus-image`. */
+export function requireBuilt(path: string): string | false {
+  return existsSync(path) ? false : missing(`${path} is not built: run make`);
+}
+
+/** The first reason of several, for `skip`. */
+export function firstReason(...reasons: (string | false)[]): string | false {
+  return reasons.find((reason) => reason !== false) ?? false;
+}
