@@ -38,10 +38,19 @@ export interface FormatPlace {
 export class FormatError extends NydusError {
   readonly place: FormatPlace;
 
-  constructor(place: FormatPlace, problem: string, options: NydusErrorOptions = {}) {
+  /**
+   * @param options.errno   what a file system user gets, `EINVAL` unless given
+   * @param options.summary words that scripts know from upstream; they start the message
+   */
+  constructor(
+    place: FormatPlace,
+    problem: string,
+    options: NydusErrorOptions & { errno?: string; summary?: string } = {},
+  ) {
+    const summary = options.summary === undefined ? '' : `${options.summary}: `;
     const field = place.field === undefined ? '' : `.${place.field}`;
     const at = place.offset === undefined ? '' : ` at byte ${place.offset}`;
-    super('ERR_NYDUS_FORMAT', 'EINVAL', `${place.struct}${field}${at}: ${problem}`, options);
+    super('ERR_NYDUS_FORMAT', options.errno ?? 'EINVAL', `${summary}${place.struct}${field}${at}: ${problem}`, options);
     this.place = place;
   }
 }

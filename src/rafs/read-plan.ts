@@ -1,0 +1,82 @@
+// From a range of a file to the chunks that hold it. Source: blob-and-cache.md 18.1.
+import { FormatError } from '../base/errors.ts';
+import type { ChunkRef, InodeAttr, RafsImage } from '../format/image.ts';
+
+/** An empty attribute object to be filled by `RafsImage.attr`. */
+export function newAttr(): InodeAttr {
+  return { ino: 0, mode: 0, nlink: 0, uid: 0, gid: 0, size: 0, rdev: 0, mtime: 0, mtimeNsec: 0 };
+}
+
+/** An empty chunk reference to be filled by `RafsImage.chunk`. */
+export function newChunkRef(): ChunkRef {
+  return { blobIndex: 0, chunkIndex: 0, uncompressedOffset: 0, uncompressedSize: 0, fileOffset: 0, recordOffset: 0 };
+}
+
+/**
+ * Find the chunk that holds a byte of a file.
+ *
+ * @param count  chunks of the file
+ * @param offset below the file size
+ * @param out    filled with that chunk
+ * @returns its position in the file, or `count` when no chunk holds the byte: a hole
+ */
+export function findChunk(image: RafsImage, ino: number, count: number, offset: number, out: ChunkRef): number {
+  // files are cut at multiples of the chunk size, so the guess is right but for images with holes
+  const guess = Math.floor(offset / image.super.chunkSize);
+  if (guess < count) {
+    image.chunk(ino, guess, out);
+    if (out.fileOffset <= offset && offset < out.fileOffset + out.uncompressedSize) return guess;
+  }
+  let low = 0;
+  let high = count;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    image.chunk(ino, middle, out);
+    if (out.fileOffset + out.uncompressedSize <= offset) low = middle + 1;
+    else high = middle;
+  }
+  if (low < count) image.chunk(ino, low, out);
+  return low;
+}
+
+/** A piece of a file range: part of one chunk. */
+export interface ReadPiece {
+  ref: ChunkRef;
+  /** first byte wanted inside the chunk */
+  from: number;
+  /** bytes wanted */
+  size: number;
+  /** where they go, counted from the start of the range */
+  at: number;
+}
+
+/**
+ * The pieces that cover part of a file, in file order. Bytes that no piece covers are zero.
+ *
+ * @param size bytes wanted; the part past the end of the file is dropped
+ * @returns [] at the end of the file
+ * @throws FormatError EINVAL  a chunk leaves its blob or the image
+ */
+export function planRead(image: RafsImage, ino: number, fileSize: number, offset: number, size: number): ReadPiece[] {
+  const end = Math.min(offset + size, fileSize);
+  const pieces: ReadPiece[] = [];
+  if (offset >= end) return pieces;
+  const count = image.chunkCount(ino);
+  const first = newChunkRef();
+  let position = findChunk(image, ino, count, offset, first);
+  let at = offset;
+  for (; position < count && at < end; position++) {
+    const ref = newChunkRef();
+    image.chunk(ino, position, ref);
+    if (ref.fileOffset >= end) break;
+    const from = Math.max(0, at - ref.fileOffset);
+    if (from >= ref.uncompressedSize) {
+      throw new FormatError({ struct: 'chunk' }, `chunk ${position} of inode ${ino} starts before the one in front of it ends`);
+    }
+    const start = ref.fileOffset + from;
+    const pieceEnd = Math.min(end, ref.fileOffset + ref.uncompressedSize);
+    pieces.push({ ref, from, size: pieceEnd - start, at: start - offset });
+    at = pieceEnd;
+  }
+  return pieces;
+}
