@@ -178,7 +178,7 @@ class Scanner {
     const path = Buffer.from(source);
     this.#path.join(path, Buffer.alloc(0));
     const root = this.#node(Buffer.alloc(0));
-    if ((root.mode & S_IFMT) !== S_IFDIR) {
+    if ((root.mode & S_IFMT) === S_IFLNK) {
       // The source may be given as a symlink to a directory: with the slash the kernel follows it.
       this.#path.join(path, SLASH);
       Object.assign(root, this.#node(Buffer.alloc(0)));
@@ -191,8 +191,10 @@ class Scanner {
     root.size = 0;
     root.mtime = 0;
     root.mtimeNsec = 0;
-    const stack = [{ node: root, prefix: source.endsWith('/') ? path : Buffer.concat([path, SLASH]) }];
-    for (let top = stack.pop(); top !== undefined; top = stack.pop()) stack.push(...this.#children(top.node, top.prefix));
+    const stack: { node: TreeNode; prefix: Buffer }[] = [{ node: root, prefix: source.endsWith('/') ? path : Buffer.concat([path, SLASH]) }];
+    for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
+      for (const child of this.#children(top.node, top.prefix)) stack.push(child);
+    }
     this.#report();
     return root;
   }
