@@ -28,7 +28,7 @@ export class DataFile {
     let writable = true;
     let fd: number;
     try {
-      fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_CLOEXEC, 0o644);
+      fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o644);
     } catch (error) {
       const code = (error as NodeJS.ErrnoException).code;
       if (code !== 'EROFS' && code !== 'EACCES') throw error;
