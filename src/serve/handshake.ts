@@ -1,0 +1,88 @@
+// INIT: what kernel and daemon agree on. Each flag obliges us to something; the table says what.
+// Source: nydusd.md 10.2; include/uapi/linux/fuse.h; kernel fs/fuse/inode.c process_init_reply.
+import { constants } from 'node:os';
+import type { Exchange } from './exchange.ts';
+import {
+  CONGESTION_THRESHOLD,
+  InitFlag,
+  InitFlag2,
+  KERNEL_MINOR_VERSION,
+  KERNEL_VERSION,
+  MAX_BACKGROUND,
+  MAX_IO,
+  MAX_PAGES,
+  MIN_KERNEL_MINOR,
+} from './opcodes.ts';
+import { initIn, initOut, inHeader, outHeader } from './protocol.ts';
+
+const { EINVAL, EPROTO } = constants.errno;
+
+/** Bytes of fuse_init_in that every kernel sends; the rest came with 7.36. */
+export const INIT_IN_COMPAT_SIZE = 16;
+
+/**
+ * Flags we want from any kernel:
+ * ASYNC_READ, ASYNC_DIO: several reads of one file at once, in any order; PARALLEL_DIROPS: the same for directories;
+ * BIG_WRITES, MAX_PAGES: requests of up to 256 pages; CACHE_SYMLINKS: targets never change;
+ * DO_READDIRPLUS, READDIRPLUS_AUTO: attributes with the first piece of a listing, then while they are being used;
+ * EXPLICIT_INVAL_DATA: pages stay until we say so; INIT_EXT: flags2 is read.
+ * Not wanted: WRITEBACK_CACHE, ATOMIC_O_TRUNC, KILLPRIV (nothing is written), AUTO_INVAL_DATA (nothing changes),
+ * HAS_IOCTL_DIR (ENOTTY either way), EXPORT_SUPPORT (`.` of a file is not answered), POSIX_ACL (upstream ignores ACLs).
+ */
+const WANTED =
+  InitFlag.ASYNC_READ |
+  InitFlag.ASYNC_DIO |
+  InitFlag.PARALLEL_DIROPS |
+  InitFlag.BIG_WRITES |
+  InitFlag.MAX_PAGES |
+  InitFlag.CACHE_SYMLINKS |
+  InitFlag.DO_READDIRPLUS |
+  InitFlag.READDIRPLUS_AUTO |
+  InitFlag.EXPLICIT_INVAL_DATA |
+  InitFlag.INIT_EXT;
+
+/** HAS_RESEND: a repeated request (bit 63 of `unique`) is served like a new one and answered under that number. */
+const WANTED2 = InitFlag2.HAS_RESEND;
+
+/** OPEN and OPENDIR are not answered, so files need no round trip to be opened. */
+const NO_OPEN = InitFlag.NO_OPEN_SUPPORT | InitFlag.NO_OPENDIR_SUPPORT;
+
+/** Answer INIT. A second one is EINVAL; a kernel that is too old is EPROTO. */
+export function init(x: Exchange): number {
+  const { view } = x.request;
+  const at = inHeader.size;
+  const out = outHeader.size;
+  const major = initIn.field.major(view, at);
+  const minor = initIn.field.minor(view, at);
+  if (major < KERNEL_VERSION || (major === KERNEL_VERSION && minor < MIN_KERNEL_MINOR)) return -EPROTO;
+  if (!x.state.claimInit()) return -EINVAL;
+  if (major > KERNEL_VERSION) {
+    // the kernel reads our major version from this and sends another INIT
+    x.state.unclaimInit();
+    initOut.write(x.reply.view, out, { major: KERNEL_VERSION, minor: KERNEL_MINOR_VERSION });
+    return initOut.size;
+  }
+  if (x.length < inHeader.size + INIT_IN_COMPAT_SIZE) {
+    x.state.unclaimInit();
+    return -EINVAL;
+  }
+  const offered = initIn.field.flags(view, at);
+  const extended = (offered & InitFlag.INIT_EXT) !== 0 && x.length >= inHeader.size + initIn.size;
+  const wanted = x.serveOpen ? WANTED : WANTED | NO_OPEN;
+  const flags = wanted & offered & (extended ? -1 : ~InitFlag.INIT_EXT);
+  const agreed = Math.min(minor, KERNEL_MINOR_VERSION);
+  initOut.write(x.reply.view, out, {
+    major: KERNEL_VERSION,
+    minor: agreed,
+    maxReadahead: initIn.field.maxReadahead(view, at),
+    flags: flags >>> 0,
+    maxBackground: MAX_BACKGROUND,
+    congestionThreshold: CONGESTION_THRESHOLD,
+    maxWrite: (flags & InitFlag.BIG_WRITES) !== 0 ? MAX_IO : 4096,
+    timeGran: 1,
+    maxPages: (flags & InitFlag.MAX_PAGES) !== 0 ? MAX_PAGES : 0,
+    flags2: extended ? (WANTED2 & initIn.field.flags2(view, at)) >>> 0 : 0,
+  });
+  x.state.setNegotiated(agreed);
+  return initOut.size;
+}

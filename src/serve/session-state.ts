@@ -1,0 +1,69 @@
+// What the threads of one session share: switches set by the main thread, and facts negotiated once by whichever
+// worker gets INIT. A sleeping worker receives no messages, so it looks here at each request (DESIGN 3).
+
+const CLAIMED = 0;
+const NEGOTIATED = 1;
+const GENERATION = 2;
+const STOP = 3;
+const TRACE = 4;
+const WORDS = 16;
+
+/** Switches in shared memory. */
+export class SessionState {
+  readonly buffer: SharedArrayBuffer;
+  readonly #words: Int32Array;
+
+  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(WORDS * 4)) {
+    this.buffer = buffer;
+    this.#words = new Int32Array(buffer);
+  }
+
+  /** True for the first caller: a session is negotiated once. */
+  claimInit(): boolean {
+    return Atomics.compareExchange(this.#words, CLAIMED, 0, 1) === 0;
+  }
+
+  /** INIT may be tried again: it was refused, or asked for another major version. */
+  unclaimInit(): void {
+    Atomics.store(this.#words, CLAIMED, 0);
+  }
+
+  /** INIT was answered (or the session was taken over): requests are served from now on. */
+  setNegotiated(minor: number): void {
+    Atomics.store(this.#words, CLAIMED, 1);
+    Atomics.store(this.#words, NEGOTIATED, minor);
+  }
+
+  /** Protocol minor in use; 0 = INIT has not been answered. */
+  get minor(): number {
+    return Atomics.load(this.#words, NEGOTIATED);
+  }
+
+  /** Counts the news that workers have to fetch. */
+  get generation(): number {
+    return Atomics.load(this.#words, GENERATION);
+  }
+
+  /** Tell workers that a message waits for them. Post it first. */
+  announce(): number {
+    return Atomics.add(this.#words, GENERATION, 1) + 1;
+  }
+
+  get stopping(): boolean {
+    return Atomics.load(this.#words, STOP) !== 0;
+  }
+
+  /** Ask workers to end; wake them afterwards. */
+  stop(): void {
+    Atomics.store(this.#words, STOP, 1);
+  }
+
+  /** One log line per operation. */
+  get trace(): boolean {
+    return Atomics.load(this.#words, TRACE) !== 0;
+  }
+
+  set trace(on: boolean) {
+    Atomics.store(this.#words, TRACE, on ? 1 : 0);
+  }
+}
