@@ -1,0 +1,193 @@
+// The API on its Unix socket: node:http around a Router. A connection may stay silent for ever (clients read a hang-up
+// as the daemon's death), a request may come slowly; neither holds up another one. Source: nydusd.md 5.1.
+import { lstatSync, unlinkSync } from 'node:fs';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import { dirname } from 'node:path';
+import { NydusError, UsageError, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import type { ApiResponse } from './api-error.ts';
+import type { ApiRequest } from './router.ts';
+
+/** Largest request body (upstream's limit). */
+export const MAX_API_BODY = 51200;
+/** Request line and headers together; upstream stops at 1024 bytes a line. */
+export const MAX_API_HEADERS = 16 * 1024;
+/** Connections served at once; stops a client from using up the daemon's file descriptors. */
+export const MAX_API_CONNECTIONS = 1024;
+
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'];
+const DROPPED = '\nAll previous unanswered requests will be dropped.';
+
+export interface ApiServerOptions {
+  path: string;
+  handle(request: ApiRequest): Promise<ApiResponse>;
+  logger: Logger;
+}
+
+/** A listening server. */
+export interface ApiServer {
+  readonly server: Server;
+  /** stop listening, hang up, remove the socket file */
+  close(): Promise<void>;
+}
+
+/** Error below the API: not JSON of ours, in upstream's form. */
+function transportError(problem: string): string {
+  return `{ "error": "${problem}${DROPPED}" }`;
+}
+
+/** Answer with exactly the headers clients know, in upstream's order. */
+function answer(response: ServerResponse, { status, body }: ApiResponse, close = false): void {
+  const headers: [string, string][] = [
+    ['Server', 'Nydus API'],
+    ['Connection', close ? 'close' : 'keep-alive'],
+  ];
+  if (body !== undefined) {
+    headers.push(['Content-Type', 'application/json'], ['Content-Length', String(Buffer.byteLength(body))]);
+  }
+  response.sendDate = false;
+  response.writeHead(status, '', headers.flat());
+  response.end(body);
+}
+
+/** The whole body, null when there is none, undefined when it is over the limit. */
+async function readBody(request: IncomingMessage): Promise<string | null | undefined> {
+  if (Number(request.headers['content-length'] ?? 0) > MAX_API_BODY) return undefined;
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    size += chunk.byteLength;
+    if (size > MAX_API_BODY) return undefined;
+    chunks.push(chunk);
+  }
+  return size === 0 ? null : Buffer.concat(chunks).toString('utf8');
+}
+
+async function serve(
+  options: ApiServerOptions,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const method = request.method ?? '';
+  const close = /\bclose\b/i.test(request.headers.connection ?? '');
+  if (!METHODS.includes(method)) {
+    answer(
+      response,
+      { status: 400, body: transportError('Invalid HTTP Method: Unsupported HTTP method.') },
+      true,
+    );
+    return;
+  }
+  const body = await readBody(request);
+  if (body === undefined) {
+    const size = request.headers['content-length'] ?? `over ${MAX_API_BODY}`;
+    const problem = `Request payload with size ${size} is larger than the limit of ${MAX_API_BODY} allowed by server.`;
+    answer(response, { status: 400, body: transportError(problem) }, true);
+    return;
+  }
+  const result = await options.handle({ method, target: request.url ?? '/', body });
+  if (result.status >= 400)
+    options.logger.warn(`API: ${method} ${request.url}: ${result.status} ${result.body ?? ''}`);
+  else options.logger.debug(`API: ${method} ${request.url}: ${result.status}`);
+  answer(response, result, close);
+}
+
+const PARSER_PROBLEMS: Record<string, string> = {
+  HPE_INVALID_METHOD: 'Invalid HTTP Method: Unsupported HTTP method.',
+  HPE_INVALID_VERSION: 'Invalid HTTP Version: Unsupported HTTP version.',
+  HPE_HEADER_OVERFLOW: 'Invalid header. Reason: Invalid content length.',
+  HPE_INVALID_HEADER_TOKEN: 'Invalid header. Reason: Header is incorrectly formatted.',
+  HPE_INVALID_CONTENT_LENGTH: 'Invalid header. Reason: Invalid value. Key:Content-Length.',
+};
+
+/** The bytes were no HTTP: say so and hang up, the parser cannot go on. */
+function refuseBytes(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (!socket.writable || error.code === 'ECONNRESET') {
+    socket.destroy();
+    return;
+  }
+  const body = transportError(PARSER_PROBLEMS[error.code ?? ''] ?? 'Invalid request.');
+  socket.end(
+    `HTTP/1.1 400 \r\nServer: Nydus API\r\nConnection: close\r\nContent-Type: application/json\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  );
+}
+
+/** Remove what an earlier daemon left at the socket's path; anything but a socket is not ours to remove. */
+export function removeStaleSocket(path: string): void {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found === undefined) return;
+  if (!found.isSocket()) {
+    throw new UsageError(`${path} exists and is not a socket`, {
+      exitCode: 1,
+      hint: 'name another path with --apisock, or remove the file',
+    });
+  }
+  unlinkSync(path);
+}
+
+function listenError(path: string, error: unknown): Error {
+  if (error instanceof NydusError) return error;
+  const hint =
+    Buffer.byteLength(path) > 107
+      ? 'the path of a Unix socket has at most 107 bytes: name a shorter one with --apisock'
+      : `${dirname(path)} must be a directory you may write to`;
+  return new UsageError(`cannot listen on ${path}: ${messageOf(error)}`, { exitCode: 1, cause: error, hint });
+}
+
+/**
+ * Listen on a Unix socket.
+ *
+ * @throws UsageError, exit 1, when that cannot be
+ */
+export async function startApiServer(options: ApiServerOptions): Promise<ApiServer> {
+  const { createServer } = await import('node:http'); // 30 ms: a daemon without API does not pay them
+  const server = createServer(
+    {
+      maxHeaderSize: MAX_API_HEADERS,
+      requireHostHeader: false,
+      keepAlive: false,
+      headersTimeout: 0,
+      requestTimeout: 0,
+      keepAliveTimeout: 0,
+      connectionsCheckingInterval: 3_600_000,
+    },
+    (request, response) => {
+      request.on('error', () => {});
+      response.on('error', () => {});
+      serve(options, request, response).catch((error: unknown) => {
+        if (request.destroyed && !request.complete) return; // the client went away
+        options.logger.error(`API: ${request.method} ${request.url}: ${messageOf(error)}`);
+        if (!response.headersSent)
+          answer(response, { status: 500, body: transportError('Internal error.') }, true);
+      });
+    },
+  );
+  server.timeout = 0;
+  server.maxConnections = MAX_API_CONNECTIONS;
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => refuseBytes(error, socket as Socket));
+  try {
+    removeStaleSocket(options.path);
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(options.path, () => {
+        server.off('error', reject);
+        resolve();
+      });
+    });
+  } catch (error) {
+    throw listenError(options.path, error);
+  }
+  server.on('error', (error) => options.logger.error(`API: ${messageOf(error)}`));
+  return { server, close: () => closeServer(server) };
+}
+
+function closeServer(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve()); // node removes the socket file
+    server.closeIdleConnections();
+    // answers being written get a moment, the rest is cut off
+    setTimeout(() => server.closeAllConnections(), 100).unref();
+  });
+}

@@ -1,0 +1,173 @@
+// One run of a FUSE daemon: start-up in upstream's order, then waiting for a reason to end, then the end.
+// Source: nydusd.md 2.1, 2.3, 2.4.
+import { NydusError, UsageError, messageOf } from '../base/errors.ts';
+import type { LogSink } from '../base/log-sink.ts';
+import { versionLine } from '../base/version.ts';
+import { Daemon } from './daemon.ts';
+import { raiseFileLimit } from './file-limit.ts';
+import { startApiServer, type ApiServer } from './http-server.ts';
+import {
+  chooseInitialMount,
+  resolveMountpoint,
+  type InitialMount,
+  type SourceOptions,
+} from './initial-mount.ts';
+import type { DaemonParts, ImageInstance, MountSession } from './parts.ts';
+import { Router } from './router.ts';
+
+/** Longest that an orderly end may take; test suites kill a daemon that needs 10 s. */
+export const SHUTDOWN_TIMEOUT_MS = 8000;
+
+export interface FuseDaemonOptions extends SourceOptions {
+  mountpoint: string;
+  threads: number;
+  apisock?: string | undefined;
+  rlimitNofile: number;
+}
+
+export interface FuseDaemonContext<I extends ImageInstance> {
+  parts: DaemonParts<I>;
+  logger: LogSink;
+  /** SIGTERM and SIGINT */
+  signal: AbortSignal;
+}
+
+/** Why the daemon ends. */
+type Reason = 'signal' | 'unmounted' | 'exit';
+
+interface Running<I extends ImageInstance> {
+  daemon: Daemon<I>;
+  session: MountSession<I>;
+  api: ApiServer | undefined;
+  exitRequested: Promise<void>;
+}
+
+/**
+ * Serve until a signal, an exit request or an unmount ends it.
+ *
+ * @returns the exit status: 0
+ * @throws what kept it from starting; nothing is mounted then and no socket is left
+ */
+export async function runFuseDaemon<I extends ImageInstance>(
+  options: FuseDaemonOptions,
+  context: FuseDaemonContext<I>,
+): Promise<number> {
+  const { logger, signal } = context;
+  logger.info(versionLine());
+  raiseFileLimit(options.rlimitNofile, logger);
+  const running = await start(options, context);
+  const reason = await Promise.race<Reason>([
+    aborted(signal).then(() => 'signal'),
+    running.session.ended.then(() => 'unmounted'),
+    running.exitRequested.then(() => 'exit'),
+  ]);
+  if (reason === 'signal') logger.info('received a signal, shutting down');
+  if (reason === 'unmounted') logger.info('the filesystem is unmounted, shutting down');
+  await inTime(end(running, reason, logger), logger);
+  logger.info('nydusd quits');
+  return 0;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+async function start<I extends ImageInstance>(
+  options: FuseDaemonOptions,
+  context: FuseDaemonContext<I>,
+): Promise<Running<I>> {
+  const { logger, parts } = context;
+  const mountpoint = resolveMountpoint(options.mountpoint);
+  const initial = chooseInitialMount(options);
+  for (const warning of initial?.parsed.warnings ?? []) logger.warn(`configuration: ${warning}`);
+  const daemon = new Daemon<I>({ parts, logger });
+  const session = await startServing(daemon, mountpoint, options.threads, initial, context);
+  const exit = Promise.withResolvers<void>();
+  const router = new Router(daemon, exit.resolve);
+  const { apisock } = options;
+  try {
+    const handle = router.handle.bind(router);
+    const api = apisock === undefined ? undefined : await startApiServer({ path: apisock, handle, logger });
+    return { daemon, session, api, exitRequested: exit.promise };
+  } catch (error) {
+    await daemon.shutdown();
+    throw error;
+  }
+}
+
+/** Open the image first: a bad one must leave no trace on the mountpoint. */
+async function startServing<I extends ImageInstance>(
+  daemon: Daemon<I>,
+  mountpoint: string,
+  threads: number,
+  initial: InitialMount | undefined,
+  { parts, logger }: FuseDaemonContext<I>,
+): Promise<MountSession<I>> {
+  const instance =
+    initial &&
+    (await parts.open({ bootstrap: initial.bootstrap, config: initial.parsed.config, id: '/', logger }));
+  try {
+    const session = await parts.mount({ mountpoint, threads, serveOpen: initial === undefined, logger });
+    try {
+      if (initial !== undefined && instance !== undefined) {
+        await daemon.serve(session, instance, initial.parsed, initial.prefetchFiles);
+      } else await daemon.serve(session);
+    } catch (error) {
+      await session.unmount();
+      throw error;
+    }
+    logger.info(`serving ${initial?.bootstrap ?? 'an empty root'} at ${mountpoint}`);
+    return session;
+  } catch (error) {
+    await instance?.close();
+    throw withMountHint(error, mountpoint);
+  }
+}
+
+const MOUNT_HINTS: Record<string, string> = {
+  ENOENT: 'load the FUSE module (modprobe fuse), or pass /dev/fuse into the container',
+  ENODEV: 'load the FUSE module: modprobe fuse',
+  EPERM: 'run as root, or install fusermount3 (Debian: apt install fuse3)',
+  EACCES: 'run as a user who may open /dev/fuse and write to the mountpoint',
+  EBUSY: 'something else holds the mountpoint: umount it, or name another directory',
+};
+
+/** Errors of mounting that say nothing about the next step get one. */
+function withMountHint(error: unknown, mountpoint: string): unknown {
+  if (error instanceof NydusError) return error;
+  const hint = MOUNT_HINTS[String((error as { code?: unknown } | null)?.code)];
+  return new UsageError(`cannot mount at ${mountpoint}: ${messageOf(error)}`, {
+    cause: error,
+    exitCode: 1,
+    ...(hint === undefined ? {} : { hint }),
+  });
+}
+
+async function end<I extends ImageInstance>(
+  running: Running<I>,
+  reason: Reason,
+  logger: LogSink,
+): Promise<void> {
+  await running.api?.close();
+  try {
+    if (reason !== 'exit') await running.daemon.shutdown();
+  } catch (error) {
+    logger.error(`shutting down: ${messageOf(error)}`);
+  }
+}
+
+/** Wait for the end, but not for ever: whatever hangs is left behind. */
+async function inTime(work: Promise<void>, logger: LogSink): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(() => {
+      logger.error(`not down after ${SHUTDOWN_TIMEOUT_MS} ms, leaving anyway`);
+      resolve();
+    }, SHUTDOWN_TIMEOUT_MS);
+  });
+  await Promise.race([work, late]);
+  clearTimeout(timer);
+}

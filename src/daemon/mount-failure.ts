@@ -1,0 +1,44 @@
+// Why an image did not mount, in the words of upstream's API. Source: nydusd.md 5.2, golden/api.
+import { errnoOf } from '../base/errno.ts';
+import { BackendError, NydusError, UsageError, messageOf } from '../base/errors.ts';
+import { DaemonError } from './api-error.ts';
+
+const OS_TEXTS: Record<string, string> = {
+  ENOENT: 'No such file or directory',
+  EACCES: 'Permission denied',
+  EPERM: 'Operation not permitted',
+  EISDIR: 'Is a directory',
+  ENOTDIR: 'Not a directory',
+  EIO: 'Input/output error',
+  EINVAL: 'Invalid argument',
+  ENOSPC: 'No space left on device',
+  EMFILE: 'Too many open files',
+};
+
+/** Text of a failed system call as Rust prints it: `No such file or directory (os error 2)`. */
+export function osErrorText(error: unknown): string | undefined {
+  const code = (error as { code?: unknown } | null)?.code;
+  if (error instanceof NydusError || typeof code !== 'string') return undefined;
+  const text = OS_TEXTS[code];
+  return text === undefined ? undefined : `${text} (os error ${errnoOf(error)})`;
+}
+
+/** The system error that lies at the bottom of a chain of causes, if any. */
+function rootSystemError(error: unknown): unknown {
+  let at = error;
+  for (let depth = 0; depth < 8 && at instanceof Error && at.cause !== undefined; depth++) at = at.cause;
+  return at;
+}
+
+/** A RAFS failure: `RAFS failed to handle request, <step>: <text>` and upstream's stray backtick. */
+export function openFailure(step: string, error: unknown): DaemonError {
+  if (error instanceof DaemonError) return error;
+  const text = osErrorText(rootSystemError(error)) ?? messageOf(error);
+  return DaemonError.other(`RAFS failed to handle request, ${step}: ${text}\``, { cause: error });
+}
+
+/** Step at which opening an image failed: its bootstrap is read first, then its storage is set up. */
+export function openStep(error: unknown): string {
+  const storage = error instanceof UsageError || error instanceof BackendError;
+  return storage ? 'Failed to configure device' : 'Failed to fill superBlock';
+}

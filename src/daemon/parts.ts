@@ -1,0 +1,91 @@
+// What the daemon needs of the filesystem side, as interfaces: the real ones come from serve/ and rafs/, loaded when the
+// daemon starts; tests bring their own.
+import type { Logger } from '../base/log.ts';
+import type { ConfigV2 } from '../storage/config.ts';
+
+/** Counters of the operations of one mount. Source: nydusd.md 6.1. */
+export interface FsCounters {
+  nr_opens: number;
+  data_read: number;
+  block_count_read: readonly number[];
+  fop_hits: readonly number[];
+  fop_errors: readonly number[];
+  fop_cumulative_latency_total: readonly number[];
+  read_latency_dist: readonly number[];
+}
+
+/** One busy worker. Source: nydusd.md 6.5. `inode` and `unique` may exceed 2^53. */
+export interface InflightOp {
+  inode: number | bigint;
+  opcode: number;
+  unique: number | bigint;
+  timestamp_secs: number;
+}
+
+/** Per-operation accounting that costs something: on only when a configuration asks for it. */
+export interface Accounting {
+  files: boolean;
+  pattern: boolean;
+  latest: boolean;
+}
+
+/** An image with its storage, ready to be served. */
+export interface ImageInstance {
+  /** facts of the superblock as `GET /daemon/backend` shows them */
+  superMeta(): Record<string, unknown>;
+  /** counters as nydusd.md 6.3 and 6.4 spell them; a cache that is not there has none */
+  metrics(): { backend: Record<string, unknown>; blobcache: Record<string, unknown> | null };
+  /** fetch ahead of the readers, in the background; paths, or what the image itself lists */
+  startPrefetch(list?: readonly string[]): void;
+  close(): Promise<void>;
+}
+
+export interface AttachOptions {
+  enableXattr: boolean;
+  /** seconds since 1970, shown as the time of inodes without one */
+  mountedAtSec: number;
+  accounting: Accounting;
+}
+
+/** A kernel mount with its workers. */
+export interface MountSession<I extends ImageInstance = ImageInstance> {
+  /** serve an image at the root */
+  attach(instance: I, options: AttachOptions): Promise<void>;
+  /** serve another image at the root; kernel caches of the old one are dropped */
+  replace(instance: I, options: AttachOptions): Promise<void>;
+  /** serve an empty root again; kernel caches are dropped */
+  detach(): Promise<void>;
+  /** end the workers, leave the mount */
+  stop(): Promise<void>;
+  /** end the workers and unmount */
+  unmount(): Promise<void>;
+  /** settles when nothing is mounted any more, whoever unmounted it */
+  readonly ended: Promise<void>;
+  counters(): FsCounters;
+  /** per inode, as nydusd.md 6.2 spells it */
+  files(): unknown;
+  pattern(): unknown;
+  takeLatest(): unknown;
+  inflight(): readonly InflightOp[];
+}
+
+export interface SessionOptions {
+  mountpoint: string;
+  threads: number;
+  /** answer OPEN and OPENDIR instead of telling the kernel not to send them */
+  serveOpen: boolean;
+  logger: Logger;
+}
+
+export interface InstanceOptions {
+  bootstrap: string;
+  config: ConfigV2;
+  id: string;
+  logger: Logger;
+}
+
+/** How the daemon gets at the filesystem side. */
+export interface DaemonParts<I extends ImageInstance = ImageInstance> {
+  mount(options: SessionOptions): Promise<MountSession<I>>;
+  open(options: InstanceOptions): Promise<I>;
+}
