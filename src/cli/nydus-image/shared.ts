@@ -1,0 +1,31 @@
+// Options, tables and small steps that several nydus-image subcommands share. Source: nydus-image 1.1, 1.4.
+import { createLogSink, fdTarget, fileTarget, type LogSink } from '../../base/log-sink.ts';
+import type { LogLevel } from '../../base/log.ts';
+import type { CommandContext } from '../command.ts';
+
+/** Options of the program and of every subcommand. */
+export const globalOptions = {
+  'log-file': { type: 'string', short: 'L', global: true, help: 'append the log to this file instead of stderr' },
+  'log-level': {
+    type: 'string',
+    short: 'l',
+    global: true,
+    default: 'info',
+    values: ['trace', 'debug', 'info', 'warn', 'error'],
+    help: 'least important kind of message to log',
+  },
+} as const;
+
+/** Values of the options above as every subcommand receives them. */
+export interface GlobalValues {
+  'log-file'?: string | undefined;
+  'log-level'?: string | undefined;
+}
+
+/** The log that the command line asks for; close it before the command ends. */
+export function openCommandLog(ctx: CommandContext, values: object): LogSink {
+  const { 'log-file': file, 'log-level': level } = values as GlobalValues;
+  const target = file === undefined ? fdTarget(2) : fileTarget(file);
+  const color = file === undefined && ctx.stderr.isTTY === true && (ctx.env['NO_COLOR'] ?? '') === '';
+  return createLogSink({ level: (level ?? 'info') as LogLevel, target, color });
+}

@@ -1,0 +1,86 @@
+// `nydusd fuse` from parsed options to exit status: numbers checked, log opened, process guarded, daemon run.
+import { UsageError, messageOf } from '../base/errors.ts';
+import type { LogLevel } from '../base/log.ts';
+import { openLog, type LogSink } from '../base/log-sink.ts';
+import { runFuseDaemon } from '../daemon/lifecycle.ts';
+import { realParts } from '../daemon/real-parts.ts';
+import { exitNow } from '../native/process.ts';
+import type { CommandContext, Values } from './command.ts';
+import type { fuseOptions } from './nydusd-options.ts';
+
+/** A count from the command line. UsageError, exit 1 as upstream. */
+export function parseCount(option: string, text: string): number {
+  const count = /^\+?\d+$/.test(text) ? Number(text) : Number.NaN;
+  if (!Number.isSafeInteger(count)) {
+    throw new UsageError(`invalid value for option \`${option}\`: ${text}`, {
+      exitCode: 1,
+      hint: `--${option} takes a whole number`,
+    });
+  }
+  return count;
+}
+
+/**
+ * What must not happen is logged, then the process ends at once: a worker that sleeps in the kernel would keep an orderly
+ * exit from coming to its end (DESIGN 3). A second signal has no patience either.
+ *
+ * @returns takes the guards away again
+ */
+function guardProcess(logger: LogSink, signal: AbortSignal): () => void {
+  const crash = (error: unknown): void => {
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    logger.error(`nydusd failed: ${text}`);
+    void Promise.race([logger.close(), new Promise((resolve) => setTimeout(resolve, 500))]).finally(() => exitNow(1));
+  };
+  const impatient = (name: NodeJS.Signals): void => {
+    if (signal.aborted) exitNow(name === 'SIGINT' ? 130 : 143);
+  };
+  process.on('uncaughtException', crash);
+  process.on('unhandledRejection', crash);
+  process.prependListener('SIGINT', impatient);
+  process.prependListener('SIGTERM', impatient);
+  return () => {
+    process.off('uncaughtException', crash);
+    process.off('unhandledRejection', crash);
+    process.off('SIGINT', impatient);
+    process.off('SIGTERM', impatient);
+  };
+}
+
+/** Run the daemon until it ends. */
+export async function serveFuse(ctx: CommandContext, values: Values<typeof fuseOptions>): Promise<number> {
+  if (values['virtual-mountpoint'] !== '/') {
+    throw new UsageError(`--virtual-mountpoint ${values['virtual-mountpoint']} is not supported yet`, {
+      hint: 'leave the option out: the image is served at /',
+    });
+  }
+  const logger = await openLog({
+    level: values['log-level'] as LogLevel,
+    file: values['log-file'],
+    rotationMegabytes: parseCount('log-rotation-size', values['log-rotation-size']),
+    env: ctx.env,
+  });
+  const unguard = guardProcess(logger, ctx.signal);
+  try {
+    return await runFuseDaemon(
+      {
+        mountpoint: values.mountpoint,
+        threads: Number(values['fuse-threads']),
+        apisock: values.apisock,
+        rlimitNofile: parseCount('rlimit-nofile', values['rlimit-nofile']),
+        bootstrap: values.bootstrap,
+        config: values.config,
+        localfsDir: values['localfs-dir'],
+        prefetchFiles: values['prefetch-files'],
+        imagePullAuth: ctx.env['IMAGE_PULL_AUTH'],
+      },
+      { parts: realParts, logger, signal: ctx.signal },
+    );
+  } catch (error) {
+    if (values['log-file'] !== undefined) logger.error(`failed in starting daemon: ${messageOf(error)}`);
+    throw error;
+  } finally {
+    await logger.close();
+    unguard();
+  }
+}
