@@ -1,0 +1,201 @@
+// `make demo`: a real image is built, merged, mounted without its data, and a program runs from the mount while only the
+// chunks it touches are read, verified and cached. DEMO_DIR=/some/dir does it on the user's own tree.
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { accessSync, constants, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join, relative, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { buildDirectory, buildLayers } from './demo/image.ts';
+import type { Image } from './demo/image.ts';
+import { layout, makeLayers } from './demo/layers.ts';
+import { cachedChunks, program, serve } from './demo/serve.ts';
+import type { BackendCounters } from './demo/serve.ts';
+import { bold, dim, duration, megabytes, share, step, table } from './demo/table.ts';
+import type { Row } from './demo/table.ts';
+import { Workshop } from './demo/workshop.ts';
+
+const repo = fileURLToPath(new URL('..', import.meta.url)).replace(/\/$/, '');
+
+interface Run {
+  firstOutputMs: number;
+  totalMs: number;
+  output: string;
+}
+
+/** Run the image's Node with the image's loader and libraries on the image's script. */
+function runFrom(shop: Workshop, root: string): Promise<Run> {
+  const at = (path: string): string => join(root, path);
+  const args = ['--library-path', at(layout.libraries), at(layout.node), at(layout.script)];
+  const began = performance.now();
+  const child = spawn(at(layout.loader), args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { PATH: '/nonexistent' },
+  });
+  shop.adopt(child);
+  let output = '';
+  let errors = '';
+  let firstOutputMs = 0;
+  child.stdout.on('data', (piece: Buffer) => {
+    if (output === '') firstOutputMs = performance.now() - began;
+    output += piece.toString();
+  });
+  child.stderr.on('data', (piece: Buffer) => (errors += piece.toString()));
+  return new Promise((done, fail) => {
+    child.on('error', fail);
+    child.on('close', (code, signal) => {
+      if (code === 0) done({ firstOutputMs, totalMs: performance.now() - began, output });
+      else fail(new Error(`the program in the image ended with ${signal ?? code}\n${output}${errors}`));
+    });
+  });
+}
+
+function commonRows(image: Image, counters: BackendCounters, chunks: number): Row[] {
+  return [
+    ['chunks in the image', String(image.chunks)],
+    ['chunks deduplicated', String(image.dedupChunks), `${megabytes(image.dedupBytes)} not stored again`],
+    ['blobs, compressed', megabytes(image.blobBytes), `bootstrap ${megabytes(image.bootstrapBytes)}`],
+    'line',
+    ['bytes fetched', megabytes(counters.read_amount_total), `in ${counters.read_count} reads of the blobs`],
+    ['share of the image fetched', share(counters.read_amount_total, image.blobBytes)],
+    ['digests verified', String(chunks), `every chunk that was fetched, ${share(chunks, image.chunks)}`],
+  ];
+}
+
+/** Bytes of regular files that a user of the mount sees; metadata only, nothing is fetched. */
+function visibleBytes(root: string): { files: number; bytes: number } {
+  let files = 0;
+  let bytes = 0;
+  for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    files++;
+    bytes += lstatSync(join(entry.parentPath, entry.name)).size;
+  }
+  return { files, bytes };
+}
+
+async function demoLayers(shop: Workshop): Promise<string> {
+  const image = await prepare(shop);
+  const mounting = step('mounting it, nothing is in the cache');
+  const served = await serve(shop, program(repo, 'nydusd'), image.bootstrap, image.blobs);
+  mounting();
+  const running = step('running node from the mount, cold');
+  const cold = await runFrom(shop, served.mountpoint);
+  const counters = await served.counters();
+  running();
+  process.stdout.write(`\n${cold.output.replace(/^/gm, '      ').trimEnd()}\n\n`);
+  if (cold.output.includes('NO')) throw new Error('a deleted file is visible in the mount');
+  const again = step('running it again, warm');
+  const warm = await runFrom(shop, served.mountpoint);
+  again();
+  const seen = visibleBytes(served.mountpoint);
+  await served.stop();
+  return table('one image, three layers, mounted without its data', [
+    ['image, as its user sees it', megabytes(seen.bytes), `${seen.files} files`],
+    ['layers, as tars', megabytes(image.sourceBytes), '3 layers'],
+    ...commonRows(image, counters, cachedChunks(shop.path('cache'))),
+    'line',
+    ['mount ready after', duration(served.readyMs), 'exec to RUNNING'],
+    [
+      'time to first output, cold',
+      duration(cold.firstOutputMs),
+      `program done after ${duration(cold.totalMs)}`,
+    ],
+    [
+      'time to first output, warm',
+      duration(warm.firstOutputMs),
+      `program done after ${duration(warm.totalMs)}`,
+    ],
+  ]);
+}
+
+async function prepare(shop: Workshop): Promise<Image> {
+  const making = step('collecting the layers from this machine');
+  const layers = await makeLayers(repo, shop, process.execPath);
+  making();
+  const image = await buildLayers(shop, program(repo, 'nydus-image'), layers);
+  for (const { tar } of layers) rmSync(tar);
+  return image;
+}
+
+/** Up to 50 readable files spread over the tree, 64 MB at most, always the same ones. */
+function sample(root: string): string[] {
+  const all = readdirSync(root, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .sort();
+  const every = Math.max(1, Math.floor(all.length / 50));
+  let budget = 64_000_000;
+  return all
+    .filter((path, at) => at % every === 0 && readable(path))
+    .filter((path) => (budget -= lstatSync(path).size) > 0)
+    .slice(0, 50);
+}
+
+function readable(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function demoDirectory(shop: Workshop, source: string): Promise<string> {
+  const image = await buildDirectory(shop, program(repo, 'nydus-image'), source);
+  const mounting = step('mounting it, nothing is in the cache');
+  const served = await serve(shop, program(repo, 'nydusd'), image.bootstrap, image.blobs);
+  mounting();
+  const files = sample(source);
+  const digest = (path: string): string => createHash('sha256').update(readFileSync(path)).digest('hex');
+  const pass = (): { ms: number; bytes: number; digests: string[] } => {
+    const began = performance.now();
+    let bytes = 0;
+    const digests = files.map((path) => {
+      const place = join(served.mountpoint, relative(source, path));
+      bytes += lstatSync(place).size;
+      return digest(place);
+    });
+    return { ms: performance.now() - began, bytes, digests };
+  };
+  const reading = step(`reading ${files.length} files from the mount`);
+  const cold = pass();
+  const counters = await served.counters();
+  const different = files.filter((path, at) => digest(path) !== cold.digests[at]);
+  if (different.length > 0) throw new Error(`these differ from the source: ${different.join(', ')}`);
+  reading('equal to the source');
+  const again = step('reading them again');
+  const warm = pass();
+  again();
+  const seen = visibleBytes(served.mountpoint);
+  await served.stop();
+  return table(`${source}, mounted without its data`, [
+    ['image, as its user sees it', megabytes(seen.bytes), `${seen.files} files`],
+    ...commonRows(image, counters, cachedChunks(shop.path('cache'))),
+    'line',
+    ['mount ready after', duration(served.readyMs), 'exec to RUNNING'],
+    [`${files.length} files read, cold`, duration(cold.ms), megabytes(cold.bytes)],
+    [`${files.length} files read, warm`, duration(warm.ms)],
+  ]);
+}
+
+async function main(): Promise<void> {
+  const began = performance.now();
+  const shop = new Workshop();
+  const source = process.env['DEMO_DIR'];
+  process.stdout.write(`\n${bold('  nydus: an image that starts before it is there')}\n\n`);
+  const result =
+    source === undefined || source === ''
+      ? await demoLayers(shop)
+      : await demoDirectory(shop, resolve(source));
+  const clearing = step('unmounted, cleaning up');
+  shop.clear();
+  clearing();
+  process.stdout.write(`\n${result}\n${dim(`  whole demo: ${duration(performance.now() - began)}`)}\n\n`);
+}
+
+try {
+  await main();
+} catch (error) {
+  process.stderr.write(`\n\n  demo failed: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exit(1); // the exit hook of the workshop clears
+}
