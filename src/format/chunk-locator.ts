@@ -17,8 +17,8 @@ export type ChunkLocator = (blobIndex: number, chunkIndex: number) => number;
  * @throws FormatError a blob or chunk number is past its limit
  */
 export function buildChunkLocator(blobCount: number, walk: ChunkWalk): ChunkLocator {
-  const highest = new Array<number>(blobCount).fill(-1);
-  const uses = new Array<number>(blobCount).fill(0);
+  const highest = Array.from({ length: blobCount }, () => -1);
+  const uses = Array.from({ length: blobCount }, () => 0);
   walk((blobIndex, chunkIndex) => {
     const known = highest[blobIndex];
     if (known === undefined) {

@@ -46,3 +46,39 @@ export function nativeLz4(): NativeDecode | undefined {
   ) => number;
   return (source, sourceSize, target, targetSize) => decode(source, target, sourceSize, targetSize) === targetSize;
 }
+
+/** Encode all of `source` into `target`: bytes written, or 0 when it does not fit or fails. */
+export type NativeEncode = (source: Uint8Array, sourceSize: number, target: Uint8Array, targetSize: number) => number;
+
+/** Codes of ZSTD_isError are the last values of size_t. */
+const ZSTD_ERROR_START = 2 ** 63;
+
+/** One-shot zstd frames at a level, as upstream makes them; undefined where no library has it. */
+export function nativeZstdEncoder(level: number): NativeEncode | undefined {
+  const library = firstLibrary([null, 'libzstd.so.1'], 'ZSTD_compressCCtx');
+  if (library === undefined) return undefined;
+  const create = library.func('uintptr_t ZSTD_createCCtx()') as () => number;
+  const encode = library.func(
+    'size_t ZSTD_compressCCtx(uintptr_t context, void *target, size_t targetSize, void *source, size_t sourceSize, int level)',
+  ) as (context: number, target: Uint8Array, targetSize: number, source: Uint8Array, sourceSize: number, level: number) => number | bigint;
+  // one context for the life of the thread: node:zlib makes one for every call, which costs more than a small chunk
+  const context = create();
+  if (context === 0) return undefined;
+  return (source, sourceSize, target, targetSize) => {
+    const size = Number(encode(context, target, targetSize, source, sourceSize, level));
+    return size >= ZSTD_ERROR_START ? 0 : size;
+  };
+}
+
+/** LZ4 blocks at the default acceleration, or undefined where the library is not installed. */
+export function nativeLz4Encoder(): NativeEncode | undefined {
+  const library = firstLibrary(['liblz4.so.1'], 'LZ4_compress_default');
+  if (library === undefined) return undefined;
+  const encode = library.func('int LZ4_compress_default(void *source, void *target, int sourceSize, int targetSize)') as (
+    source: Uint8Array,
+    target: Uint8Array,
+    sourceSize: number,
+    targetSize: number,
+  ) => number;
+  return (source, sourceSize, target, targetSize) => Math.max(0, encode(source, target, sourceSize, targetSize));
+}

@@ -54,13 +54,20 @@ export function newStatx(): Statx {
  * Fill `out` with the attributes of a path.
  *
  * @param path raw bytes that contain a NUL: what follows it is ignored, so one scratch buffer serves many calls
+ * @param dirfd open directory a relative path starts from; the working directory when left out
  * @throws SystemError with the errno name as `code`
  */
-export function lstatx(path: Uint8Array, out: Statx): void {
-  call ??= libcFunction<Call>('int statx(int dirfd, const void *path, int flags, unsigned int mask, _Out_ void *buffer)');
-  if (call(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, result) < 0) {
+export function lstatx(path: Uint8Array, out: Statx, dirfd: number = AT_FDCWD): void {
+  call ??= libcFunction<Call>(
+    'int statx(int dirfd, const void *path, int flags, unsigned int mask, _Out_ void *buffer)',
+  );
+  if (call(dirfd, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, result) < 0) {
     const end = path.indexOf(0);
-    throw new SystemError('statx', lastErrno(), Buffer.from(path.subarray(0, end < 0 ? path.length : end)).toString());
+    throw new SystemError(
+      'statx',
+      lastErrno(),
+      Buffer.from(path.subarray(0, end < 0 ? path.length : end)).toString(),
+    );
   }
   out.nlink = view.getUint32(16, true);
   out.uid = view.getUint32(20, true);

@@ -24,7 +24,7 @@ export class LocalReader {
    * @param share from `RafsInstance.share`; read no more once the instance is closed: its descriptors may be reused
    * @param image given on the main thread, which has one; else the bootstrap is mapped
    */
-  constructor(share: InstanceShare, image: RafsImage = openBootstrap(share.bootstrapPath)) {
+  constructor(share: InstanceShare, image: RafsImage = openBootstrap(share.bootstrapPath).image) {
     this.image = image;
     this.#dataFds = Int32Array.from(share.blobs, ({ dataFd }) => dataFd);
     this.#ready = share.blobs.map(({ ready }) => new Uint8Array(ready));

@@ -1,7 +1,7 @@
 // Superblocks, device slots and blob table of a v6 bootstrap, read and checked once when it is opened.
 // Source: rafs-metadata.md 4.3-4.7, 4.19.
 import { FormatError } from '../../base/errors.ts';
-import { alignUp, isPowerOfTwo, textOf } from '../../base/bytes.ts';
+import { isPowerOfTwo, textOf } from '../../base/bytes.ts';
 import {
   MAX_BLOBS_V6,
   MAX_BLOB_COMPRESSED,
@@ -125,7 +125,7 @@ function checkExtended(sb: ExtendedSuper6, erofs: Superblock6, length: number): 
   }
   const blobs = sb.blobTableSize / blobRecord6.size;
   if (blobs !== erofs.extraDevices) throw fail('blobTableSize', `has ${blobs} rows, the image has ${erofs.extraDevices} devices`);
-  const slotsEnd = alignUp(DEVICE_SLOTS_OFFSET + deviceSlot6.size * erofs.extraDevices, deviceSlot6.size);
+  const slotsEnd = DEVICE_SLOTS_OFFSET + deviceSlot6.size * erofs.extraDevices;
   if (slotsEnd > sb.blobTableOffset) {
     throw fail('blobTableOffset', `is ${sb.blobTableOffset}, the device slots end at ${slotsEnd}`);
   }

@@ -99,7 +99,8 @@ function numericField(raw: Uint8Array, field: string, offset: number): number | 
   }
   const digits = at - start;
   while (at < raw.length && raw[at] === 0x20) at++;
-  if (at < raw.length && raw[at] !== 0) fail(field, offset, `is no octal number: "${Buffer.from(raw).toString('latin1')}"`);
+  if (at < raw.length && raw[at] !== 0)
+    fail(field, offset, `is no octal number: "${Buffer.from(raw).toString('latin1')}"`);
   return digits === 0 ? undefined : value;
 }
 
@@ -137,7 +138,8 @@ export function parseTarHeader(block: Uint8Array, offset: number): TarHeaderValu
   const field = tarHeader.field;
   checkSum(view, offset);
   const size = numericField(field.size(view, 0), 'size', offset) ?? 0;
-  if (size < 0 || size > MAX_BLOB_UNCOMPRESSED) fail('size', offset, `is ${size}, limit ${MAX_BLOB_UNCOMPRESSED}`);
+  if (size < 0 || size > MAX_BLOB_UNCOMPRESSED)
+    fail('size', offset, `is ${size}, limit ${MAX_BLOB_UNCOMPRESSED}`);
   return {
     name: pathOf(view),
     link: textField(field.linkname(view, 0)),
@@ -173,14 +175,15 @@ function paxFail(offset: number, problem: string): never {
 export function parsePax(body: Uint8Array, offset: number): PaxRecord[] {
   const raw = Buffer.from(body.buffer, body.byteOffset, body.length);
   const records: PaxRecord[] = [];
-  for (let at = 0; at < raw.length; ) {
+  for (let at = 0; at < raw.length;) {
     // Some writers pad the body with NUL.
     if (raw[at] === 0) break;
     const blank = raw.indexOf(0x20, at);
     const digits = blank < 0 ? '' : raw.toString('latin1', at, Math.min(blank, at + 12));
     if (!/^[0-9]{1,10}$/.test(digits)) paxFail(offset + at, 'record does not start with its length');
     const end = at + Number(digits);
-    if (end <= blank + 1 || end > raw.length) paxFail(offset + at, `record of ${digits} bytes, ${raw.length - at} are left`);
+    if (end <= blank + 1 || end > raw.length)
+      paxFail(offset + at, `record of ${digits} bytes, ${raw.length - at} are left`);
     if (raw[end - 1] !== 0x0a) paxFail(offset + at, `record of ${digits} bytes does not end in a newline`);
     const equals = raw.subarray(blank + 1, end - 1).indexOf(0x3d);
     if (equals <= 0) paxFail(offset + at, 'record has no key');

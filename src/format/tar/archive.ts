@@ -3,7 +3,14 @@
 import { FormatError } from '../../base/errors.ts';
 import { isZero } from '../../base/bytes.ts';
 import { MAX_BLOB_UNCOMPRESSED, MAX_TAR_LONG_NAME, MAX_TAR_PAX } from '../../base/limits.ts';
-import { parsePax, parseTarHeader, TAR_BLOCK, TarType, type PaxRecord, type TarHeaderValues } from './archive-header.ts';
+import {
+  parsePax,
+  parseTarHeader,
+  TAR_BLOCK,
+  TarType,
+  type PaxRecord,
+  type TarHeaderValues,
+} from './archive-header.ts';
 
 /** One member with everything its extension headers said applied. */
 export interface TarEntry extends TarHeaderValues {
@@ -19,7 +26,8 @@ export interface TarEntry extends TarHeaderValues {
  * What the parser found next. After `entry` come the pieces of its data and one `end`, unless the member is empty or the
  * caller said `skipData`. The bytes are a view of what was fed, valid until the next `feed`.
  */
-export type TarEvent = { type: 'entry'; entry: TarEntry } | { type: 'data'; bytes: Uint8Array } | { type: 'end' };
+export type TarEvent =
+  { type: 'entry'; entry: TarEntry } | { type: 'data'; bytes: Uint8Array } | { type: 'end' };
 
 /** Body of an extension header while it is collected. */
 interface Extension {
@@ -41,7 +49,10 @@ function decimal(record: PaxRecord, limit: number, offset: number): number {
   const text = record.value.toString('latin1');
   const value = /^[0-9]{1,16}$/.test(text) ? Number(text) : Number.NaN;
   if (!(value <= limit)) {
-    throw new FormatError({ struct: 'paxHeader', field: record.key, offset }, `"${text}" is no number of 0 to ${limit}`);
+    throw new FormatError(
+      { struct: 'paxHeader', field: record.key, offset },
+      `"${text}" is no number of 0 to ${limit}`,
+    );
   }
   return value;
 }
@@ -154,7 +165,10 @@ export class TarParser {
     // The size of the pending pax header is for the member it describes, not for a header in between: else a
     // crafted archive shows different members to different readers.
     if (header.size > limit) {
-      throw new FormatError({ struct: 'tarHeader', field: 'size', offset }, `extension header of ${header.size} bytes, limit ${limit}`);
+      throw new FormatError(
+        { struct: 'tarHeader', field: 'size', offset },
+        `extension header of ${header.size} bytes, limit ${limit}`,
+      );
     }
     this.#extension = { type: header.type, offset, body: Buffer.alloc(header.size), filled: 0 };
     this.#begin(header.size);
@@ -172,7 +186,10 @@ export class TarParser {
     this.#extension = undefined;
     const twice = (known: unknown): void => {
       if (known === undefined) return;
-      throw new FormatError({ struct: 'tarHeader', field: 'typeflag', offset }, 'two extension headers of one kind for one member');
+      throw new FormatError(
+        { struct: 'tarHeader', field: 'typeflag', offset },
+        'two extension headers of one kind for one member',
+      );
     };
     switch (type) {
       case TarType.paxLocal:
@@ -196,11 +213,17 @@ export class TarParser {
   #setGlobal(records: PaxRecord[], offset: number): void {
     for (const record of records) {
       if (record.key === 'path' || record.key === 'linkpath' || record.key === 'size') {
-        throw new FormatError({ struct: 'paxHeader', field: record.key, offset }, 'does not belong into a global header');
+        throw new FormatError(
+          { struct: 'paxHeader', field: record.key, offset },
+          'does not belong into a global header',
+        );
       }
       this.#global = this.#global.filter((known) => known.key !== record.key);
       if (this.#global.length >= MAX_GLOBAL_RECORDS) {
-        throw new FormatError({ struct: 'paxHeader', offset }, `more than ${MAX_GLOBAL_RECORDS} global records`);
+        throw new FormatError(
+          { struct: 'paxHeader', offset },
+          `more than ${MAX_GLOBAL_RECORDS} global records`,
+        );
       }
       this.#global.push({ key: record.key, value: Buffer.from(record.value) });
     }
@@ -208,9 +231,13 @@ export class TarParser {
 
   #member(header: TarHeaderValues, offset: number): void {
     if (header.type === TarType.gnuSparse) {
-      throw new FormatError({ struct: 'tarHeader', field: 'typeflag', offset }, 'GNU sparse files of the old format are not supported', {
-        hint: 'write the archive with tar --format=pax and without --sparse',
-      });
+      throw new FormatError(
+        { struct: 'tarHeader', field: 'typeflag', offset },
+        'GNU sparse files of the old format are not supported',
+        {
+          hint: 'write the archive with tar --format=pax and without --sparse',
+        },
+      );
     }
     const entry: TarEntry = { ...header, xattrs: undefined, sparse: false, offset };
     for (const record of this.#global) this.#apply(entry, record);
@@ -228,7 +255,8 @@ export class TarParser {
   #apply(entry: TarEntry, record: PaxRecord): void {
     const { key, value } = record;
     // An empty value takes a record back (POSIX), except that an xattr may be empty.
-    if (key.startsWith(XATTR_KEY)) (entry.xattrs ??= new Map()).set(key.slice(XATTR_KEY.length), Buffer.from(value));
+    if (key.startsWith(XATTR_KEY))
+      (entry.xattrs ??= new Map()).set(key.slice(XATTR_KEY.length), Buffer.from(value));
     else if (value.length === 0) return;
     else if (key === 'path') entry.name = Buffer.from(value);
     else if (key === 'linkpath') entry.link = Buffer.from(value);
@@ -246,10 +274,21 @@ export class TarParser {
   finish(): void {
     if (this.#position === 0) throw new FormatError({ struct: 'tar' }, 'is empty: not even an end mark');
     const missing = this.#dataLeft + this.#skipLeft;
-    if (missing > 0) throw new FormatError({ struct: 'tar', offset: this.#position }, `ends ${missing} bytes before the end of a member`);
-    if (this.#filled > 0) throw new FormatError({ struct: 'tar', offset: this.#position }, `ends ${this.#filled} bytes into a header`);
+    if (missing > 0)
+      throw new FormatError(
+        { struct: 'tar', offset: this.#position },
+        `ends ${missing} bytes before the end of a member`,
+      );
+    if (this.#filled > 0)
+      throw new FormatError(
+        { struct: 'tar', offset: this.#position },
+        `ends ${this.#filled} bytes into a header`,
+      );
     if (this.#local !== undefined || this.#longName !== undefined || this.#longLink !== undefined) {
-      throw new FormatError({ struct: 'tar', offset: this.#position }, 'ends after an extension header, without its member');
+      throw new FormatError(
+        { struct: 'tar', offset: this.#position },
+        'ends after an extension header, without its member',
+      );
     }
   }
 }

@@ -1,0 +1,426 @@
+// One mounted image: its bootstrap, the caches of its blobs, its backend. Lives on the main thread; other threads read what
+// is local through LocalReader and come here with the rest. Source: blob-and-cache.md 17, 18; nydusd.md 7.5.
+import { mkdirSync, statSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { BackendError, messageOf, UsageError } from '../base/errors.ts';
+import { MAX_CHUNKS_PER_BLOB } from '../base/limits.ts';
+import type { Logger } from '../base/log.ts';
+import type { BlobInfo, ChunkRef, RafsImage } from '../format/image.ts';
+import { addressOf, preadFull } from '../native/file-io.ts';
+import { openBackend, type Backend, type BlobReader } from '../storage/backend/backend.ts';
+import type { BackendMetrics } from '../storage/backend/meter.ts';
+import type { BlobCache } from '../storage/cache/blob-cache.ts';
+import { newCounters, sumChunkReads, type InstanceShare } from '../storage/cache/blob-share.ts';
+import { hasCi, refuseUnsupported } from '../storage/cache/blob-sizes.ts';
+import { DecodePool } from '../storage/cache/decode-pool.ts';
+import { MIN_BATCH } from '../storage/cache/fetch-plan.ts';
+import { CacheMeter, type BlobcacheMetrics } from '../storage/cache/meter.ts';
+import { openBlob } from '../storage/cache/open-blob.ts';
+import type { RecordTable } from '../storage/cache/record-table.ts';
+import type { CacheConfig, ConfigV2, PrefetchConfig, RafsConfig } from '../storage/config.ts';
+import { amplify5 } from './amplify.ts';
+import { effectiveBlobId } from './blob-id.ts';
+import { LocalReader, MISS } from './local-reader.ts';
+import { openBootstrap, type OpenedBootstrap } from './open.ts';
+import { Prefetcher } from './prefetch.ts';
+import { ReadAhead } from './read-ahead.ts';
+import { newAttr, newChunkRef, planRead, type ReadPiece } from './read-plan.ts';
+
+/** Decode threads of one instance at most: more than cores only add memory. */
+const MAX_DECODE_THREADS = 4;
+
+export interface InstanceOptions {
+  /** path of the bootstrap */
+  bootstrap: string;
+  config: ConfigV2;
+  /** name for messages */
+  id: string;
+  logger: Logger;
+  /** decode threads; 0 = decode on this thread; default: one per core */
+  decodeThreads?: number;
+}
+
+/** What an instance counts. */
+export interface InstanceMetrics {
+  backend: BackendMetrics;
+  blobcache: BlobcacheMetrics;
+}
+
+interface OpenBlob {
+  info: BlobInfo;
+  cache: BlobCache;
+  records: RecordTable | undefined;
+}
+
+function checkCache(cache: CacheConfig, version: 5 | 6): void {
+  if (cache.type === 'fscache') throw new UsageError('cache type fscache is not supported yet', { hint: 'use blobcache' });
+  if (cache.type === '' || cache.type === 'dummycache') {
+    if (version === 6) throw new UsageError('Rafs v6 must have local blobcache configured', { hint: 'set cache.type to blobcache' });
+    return;
+  }
+  if (cache.filecache === null) throw new UsageError(`cache type ${cache.type} needs its settings with a work_dir`);
+  if (cache.filecache.enable_encryption) throw new UsageError('cache encryption (enable_encryption) is not supported yet');
+}
+
+/** The directory of the cache files, created when missing; undefined without a cache. */
+function prepareWorkDir(cache: CacheConfig): string | undefined {
+  if (cache.type === '' || cache.type === 'dummycache' || cache.filecache === null) return undefined;
+  const dir = cache.filecache.work_dir;
+  try {
+    mkdirSync(dir, { recursive: true });
+    if (!statSync(dir).isDirectory()) throw new Error('not a directory');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EROFS') return dir;
+    throw new UsageError(`cannot use work_dir ${dir} of the cache: ${messageOf(error)}`, { cause: error });
+  }
+  return dir;
+}
+
+/** Highest chunk index of a blob and one: for v5 images that do not say how many chunks there are. */
+function countChunks(image: RafsImage, blobIndex: number): number {
+  const ref = newChunkRef();
+  let count = 0;
+  let left = image.super.inodesCount;
+  for (let ino = 1; left > 0 && ino * 128 <= image.bytes.length; ino++) {
+    let chunks: number;
+    try {
+      chunks = image.chunkCount(ino);
+    } catch {
+      continue; // no regular file
+    }
+    left--;
+    for (let position = 0; position < chunks; position++) {
+      image.chunk(ino, position, ref);
+      if (ref.blobIndex === blobIndex) count = Math.max(count, ref.chunkIndex + 1);
+    }
+  }
+  return Math.min(count, MAX_CHUNKS_PER_BLOB);
+}
+
+export class RafsInstance {
+  readonly image: RafsImage;
+  readonly share: InstanceShare;
+  readonly id: string;
+  readonly #bootstrap: OpenedBootstrap;
+  readonly #rafs: RafsConfig;
+  readonly #workDir: string | undefined;
+  readonly #backend: Backend;
+  readonly #blobs: (OpenBlob | undefined)[];
+  readonly #pool: DecodePool;
+  readonly #meter: CacheMeter;
+  readonly #logger: Logger;
+  readonly #local: LocalReader;
+  readonly #batch: number;
+  readonly #prefetcher: Prefetcher;
+  /** by blob index; none where nothing can be kept, or `batch_size` is 0 */
+  readonly #ahead: (ReadAhead | undefined)[];
+  /** readers that wait for a fetch */
+  #waiting = 0;
+  #userBytes = 0;
+  #closing: Promise<void> | undefined;
+
+  private constructor(
+    bootstrap: OpenedBootstrap,
+    rafs: RafsConfig,
+    options: InstanceOptions,
+    parts: {
+      workDir: string | undefined;
+      backend: Backend;
+      blobs: (OpenBlob | undefined)[];
+      pool: DecodePool;
+      meter: CacheMeter;
+      prefetch: PrefetchConfig;
+    },
+  ) {
+    this.id = options.id;
+    this.image = bootstrap.image;
+    this.#bootstrap = bootstrap;
+    this.#rafs = rafs;
+    this.#workDir = parts.workDir;
+    this.#backend = parts.backend;
+    this.#blobs = parts.blobs;
+    this.#pool = parts.pool;
+    this.#meter = parts.meter;
+    this.#logger = options.logger;
+    this.#batch = Math.max(rafs.batch_size, MIN_BATCH);
+    this.share = {
+      bootstrapPath: options.bootstrap,
+      blobs: parts.blobs.map((blob) => {
+        if (blob === undefined) return { dataFd: -1, ready: new SharedArrayBuffer(8), chunkCount: 0 };
+        const { cache } = blob;
+        const dataFd = cache.mode === 'plain' ? (cache.data?.fd ?? -1) : -1;
+        return { dataFd, ready: cache.map.ready.buffer as SharedArrayBuffer, chunkCount: cache.map.count };
+      }),
+      counters: newCounters(),
+      positions: new SharedArrayBuffer(Math.max(4, parts.blobs.length * 4)),
+    };
+    this.#local = new LocalReader(this.share, this.image);
+    const positions = new Int32Array(this.share.positions);
+    this.#ahead = parts.blobs.map((blob, index) =>
+      blob !== undefined && blob.cache.mode === 'plain' && rafs.batch_size > 0
+        ? new ReadAhead(blob.cache, positions, index)
+        : undefined,
+    );
+    this.#prefetcher = new Prefetcher({
+      image: this.image,
+      blobs: parts.blobs,
+      request: rafs.prefetch,
+      run: parts.prefetch,
+      meter: parts.meter,
+      logger: options.logger,
+      isBusy: () => this.#waiting > 0,
+      userBytes: () => this.#userBytes,
+    });
+  }
+
+  /**
+   * Open an image.
+   *
+   * @throws UsageError EINVAL   the configuration asks for what is not there, or for what this image cannot have
+   * @throws FormatError EINVAL  the bootstrap or a cache file is damaged
+   * @throws BackendError EIO    a blob is neither in the backend nor complete in the cache
+   */
+  static async open(options: InstanceOptions): Promise<RafsInstance> {
+    const { config, logger } = options;
+    const { backend: backendConfig, cache, rafs } = config;
+    if (backendConfig === null || cache === null || rafs === null) {
+      throw new UsageError('the configuration needs the sections backend, cache and rafs');
+    }
+    const bootstrap = openBootstrap(options.bootstrap);
+    const { image } = bootstrap;
+    const opened: (OpenBlob | undefined)[] = [];
+    let backend: Backend | undefined;
+    const pool = new DecodePool(options.decodeThreads ?? Math.min(cpus().length, MAX_DECODE_THREADS));
+    try {
+      checkCache(cache, image.super.version);
+      for (const blob of image.blobs) refuseUnsupported(blob, image.super.version);
+      backend = openBackend(backendConfig, logger);
+      const workDir = prepareWorkDir(cache);
+      const meter = new CacheMeter();
+      for (const info of image.blobs) {
+        opened.push(await openOne({ info, bootstrap, backend, workDir, cache, rafs, pool, meter, logger }));
+      }
+      return new RafsInstance(bootstrap, rafs, options, {
+        workDir,
+        backend,
+        blobs: opened,
+        pool,
+        meter,
+        prefetch: cache.prefetch,
+      });
+    } catch (error) {
+      for (const blob of opened) await blob?.cache.close();
+      await backend?.close();
+      await pool.close();
+      bootstrap.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Read from a regular file; what is not local is fetched.
+   *
+   * @param target filled from its start
+   * @returns bytes read, 0 at the end of the file
+   * @throws IntegrityError EIO  a chunk failed its digest twice
+   * @throws BackendError EIO    a chunk could not be fetched; FormatError EINVAL the image is damaged
+   */
+  async read(ino: number, offset: number, size: number, target: Uint8Array, signal?: AbortSignal): Promise<number> {
+    const local = this.#local.read(ino, offset, size, target, 0);
+    if (local !== MISS) return local;
+    const attr = newAttr();
+    this.image.attr(ino, attr);
+    const pieces = planRead(this.image, ino, attr.size, offset, size);
+    this.#waiting++;
+    let plain: Map<number, Map<number, Uint8Array>>;
+    try {
+      plain = await this.#obtain(ino, offset, size, pieces, signal);
+    } finally {
+      this.#waiting--;
+    }
+    const length = Math.min(size, attr.size - offset);
+    target.fill(0, 0, length);
+    for (const piece of pieces) {
+      const bytes = plain.get(piece.ref.blobIndex)?.get(piece.ref.chunkIndex);
+      if (bytes !== undefined) target.set(bytes.subarray(piece.from, piece.from + piece.size), piece.at);
+      else await this.#readFile(piece, target, signal);
+    }
+    return length;
+  }
+
+  #blob(blobIndex: number): OpenBlob {
+    const blob = this.#blobs[blobIndex];
+    if (blob === undefined) throw new BackendError(`a chunk of blob ${blobIndex} is wanted, the blob has none`);
+    return blob;
+  }
+
+  /** Chunks by blob index, then chunk index, for those that the data file does not have. */
+  async #obtain(
+    ino: number,
+    offset: number,
+    size: number,
+    pieces: readonly ReadPiece[],
+    signal: AbortSignal | undefined,
+  ): Promise<Map<number, Map<number, Uint8Array>>> {
+    const wanted = new Map<number, number[]>();
+    for (const { ref } of pieces) {
+      const blob = this.#blob(ref.blobIndex);
+      const list = wanted.get(ref.blobIndex) ?? [];
+      wanted.set(ref.blobIndex, list);
+      if (!list.includes(ref.chunkIndex)) list.push(ref.chunkIndex);
+      this.#meter.total++;
+      if (blob.cache.mode === 'plain' && blob.cache.map.isReady(ref.chunkIndex)) this.#meter.partialHits++;
+      else this.#userBytes += ref.uncompressedSize;
+      blob.records?.note(ref.chunkIndex, ref.recordOffset);
+    }
+    const out = new Map<number, Map<number, Uint8Array>>();
+    const jobs = [...wanted].map(async ([blobIndex, chunks]) => {
+      const { cache, records } = this.#blob(blobIndex);
+      await this.#checkPlaces(cache, pieces, blobIndex);
+      const extra = records === undefined ? [] : this.#amplify(records, ino, offset, size, pieces, blobIndex);
+      const options = { batch: this.#batch, extend: records === undefined, urgent: true, extra };
+      const missing = chunks.find((index) => !cache.map.isReady(index));
+      const obtaining = cache.obtain(chunks, options, signal);
+      if (missing !== undefined) this.#ahead[blobIndex]?.miss(missing);
+      out.set(blobIndex, await obtaining);
+      if (missing !== undefined) this.#ahead[blobIndex]?.fetched(missing);
+    });
+    await Promise.all(jobs);
+    return out;
+  }
+
+  /** The bootstrap and the chunk table of the blob must agree where a chunk is: readers go by the first, writers by the other. */
+  async #checkPlaces(cache: BlobCache, pieces: readonly ReadPiece[], blobIndex: number): Promise<void> {
+    const table = await cache.table();
+    for (const { ref } of pieces) {
+      if (ref.blobIndex !== blobIndex) continue;
+      const place = table.plainOffset(ref.chunkIndex);
+      const size = table.plainSize(ref.chunkIndex);
+      if (place === ref.uncompressedOffset && size >= ref.uncompressedSize) continue;
+      throw new BackendError(
+        `chunk ${ref.chunkIndex} of blob ${cache.blobId} is ${size} bytes at ${place}, the bootstrap says ${ref.uncompressedSize} at ${ref.uncompressedOffset}`,
+      );
+    }
+  }
+
+  #amplify(
+    records: RecordTable,
+    ino: number,
+    offset: number,
+    size: number,
+    pieces: readonly ReadPiece[],
+    blobIndex: number,
+  ): number[] {
+    const last = pieces.at(-1)?.ref;
+    if (last === undefined || last.blobIndex !== blobIndex || this.#workDir === undefined) return [];
+    const stored = (ref: ChunkRef): { start: number; end: number } => {
+      records.note(ref.chunkIndex, ref.recordOffset);
+      const start = records.storedOffset(ref.chunkIndex);
+      return { start, end: start + records.storedSize(ref.chunkIndex) };
+    };
+    const place = { blobIndex, end: stored(last).end };
+    try {
+      return amplify5(this.image, ino, offset, size, this.#rafs.batch_size, place, stored).map((ref) => ref.chunkIndex);
+    } catch (error) {
+      // a damaged file that nobody asked for must not fail this read
+      this.#logger.debug(`read of inode ${ino} is not extended: ${messageOf(error)}`);
+      return [];
+    }
+  }
+
+  /** Copy a piece from the data file; when that fails, once more from the backend, past the cache. */
+  async #readFile(piece: ReadPiece, target: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
+    const { ref, from, size, at } = piece;
+    const { cache } = this.#blob(ref.blobIndex);
+    const fd = cache.data?.fd ?? -1;
+    if (preadFull(fd, addressOf(target) + at, size, ref.uncompressedOffset + from) === size) return;
+    this.#logger.warn(`cannot read chunk ${ref.chunkIndex} of blob ${cache.blobId} from its cache file, fetching it`);
+    const options = { batch: this.#batch, extend: false, urgent: true, bypass: true };
+    const bytes = (await cache.obtain([ref.chunkIndex], options, signal)).get(ref.chunkIndex);
+    if (bytes === undefined) throw new BackendError(`chunk ${ref.chunkIndex} of blob ${cache.blobId} did not arrive`);
+    target.set(bytes.subarray(from, from + size), at);
+  }
+
+  /**
+   * Start to prefetch, when the configuration has it enabled. Returns at once.
+   *
+   * @param list absolute paths of files and directories; without it what the image says
+   */
+  startPrefetch(list: readonly string[] = []): void {
+    this.#prefetcher.start(list);
+  }
+
+  /** Resolves when prefetch has fetched everything; at once when none was started. */
+  get prefetchFinished(): Promise<void> {
+    return this.#prefetcher.finished;
+  }
+
+  /** Numbers of the API, measured. */
+  metrics(): InstanceMetrics {
+    const caches = this.#blobs.flatMap((blob) => (blob === undefined ? [] : [blob.cache]));
+    const files = caches.flatMap(({ data }) => (data === undefined ? [] : [data.path.slice(data.path.lastIndexOf('/') + 1)]));
+    const allReady = caches.length > 0 && caches.every(({ map }) => map.readyCount === map.count);
+    const blobcache = this.#meter.metrics(files, this.#workDir ?? '', allReady);
+    const local = sumChunkReads(this.share.counters);
+    blobcache.partial_hits += local;
+    blobcache.total += local;
+    return { backend: this.#backend.meter.metrics(this.#backend.type), blobcache };
+  }
+
+  /** Finish what is under way, publish what was cached, close everything. No thread may read from `share` any more. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    for (const ahead of this.#ahead) ahead?.stop();
+    await this.#prefetcher.stop();
+    for (const blob of this.#blobs) await blob?.cache.close();
+    await this.#backend.close();
+    await this.#pool.close();
+    this.#bootstrap.close();
+  }
+}
+
+interface OpenOne {
+  info: BlobInfo;
+  bootstrap: OpenedBootstrap;
+  backend: Backend;
+  workDir: string | undefined;
+  cache: CacheConfig;
+  rafs: RafsConfig;
+  pool: DecodePool;
+  meter: CacheMeter;
+  logger: Logger;
+}
+
+async function openOne(options: OpenOne): Promise<OpenBlob | undefined> {
+  const { info, bootstrap, backend, workDir, cache, rafs, pool, meter, logger } = options;
+  const { image, path } = bootstrap;
+  const known = info.chunkCount > 0;
+  const count = known ? info.chunkCount : image.super.version === 5 ? countChunks(image, info.index) : 0;
+  if (count === 0) return undefined;
+  const blobId = effectiveBlobId(info, path);
+  let reader: BlobReader | undefined;
+  let missing: unknown;
+  try {
+    reader = await backend.open(blobId);
+  } catch (error) {
+    missing = error;
+  }
+  const indexedMap = known && !(cache.filecache?.disable_indexed_map === true && !hasCi(info));
+  const validate = cache.validate || rafs.validate;
+  const raw = cache.compressed;
+  const opened = openBlob({ image, blob: info, blobId, count, reader, workDir, raw, indexedMap, validate, pool, meter, logger });
+  if (reader === undefined) {
+    if (opened.cache.map.readyCount < count) {
+      await opened.cache.close();
+      throw missing;
+    }
+    logger.warn(`blob ${blobId} is not in the backend (${messageOf(missing)}); it is complete in the cache`);
+  }
+  // its failure shows with the first read that needs it, which tries again
+  opened.cache.table().catch((error: unknown) => logger.warn(`blob ${blobId}: ${messageOf(error)}`));
+  return { info, ...opened };
+}
