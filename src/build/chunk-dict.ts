@@ -37,7 +37,7 @@ export interface ChunkDictionary {
 
 /** Key of a digest: 32 characters, one a byte. */
 export function digestKey(digest: Uint8Array): string {
-  return Buffer.from(digest.buffer, digest.byteOffset, digest.length).latin1Slice();
+  return Buffer.from(digest.buffer, digest.byteOffset, digest.length).toString('latin1');
 }
 
 /** First insertion wins (blob-and-cache 16.1). */
@@ -56,7 +56,10 @@ export class ChunkIndex {
   /** A hit needs the size recorded to be 0 or equal. */
   lookup(digest: Uint8Array, uncompressedSize: number): TreeChunk | undefined {
     const chunk = this.#chunks.get(digestKey(digest));
-    return chunk !== undefined && (chunk.uncompressedSize === 0 || chunk.uncompressedSize === uncompressedSize) ? chunk : undefined;
+    return chunk !== undefined &&
+      (chunk.uncompressedSize === 0 || chunk.uncompressedSize === uncompressedSize)
+      ? chunk
+      : undefined;
   }
 }
 
@@ -76,12 +79,18 @@ function addTableChunks(image: RafsImage, index: ChunkIndex): void {
   const start = extendedSuper6.field.chunkTableOffset(view, EXTENDED_SUPER_OFFSET);
   const size = extendedSuper6.field.chunkTableSize(view, EXTENDED_SUPER_OFFSET);
   if (size > 0 && start + size > view.byteLength) {
-    throw new FormatError({ struct: 'chunkTable6', offset: start }, `${size} bytes reach past the end of the file`);
+    throw new FormatError(
+      { struct: 'chunkTable6', offset: start },
+      `${size} bytes reach past the end of the file`,
+    );
   }
   for (let at = start; at + chunkRecord.size <= start + size; at += chunkRecord.size) {
     const chunk = readChunk(view, at);
     if (chunk.blobIndex >= image.blobs.length) {
-      throw new FormatError({ struct: 'chunkRecord', field: 'blobIndex', offset: at }, `is ${chunk.blobIndex}, there are ${image.blobs.length} blobs`);
+      throw new FormatError(
+        { struct: 'chunkRecord', field: 'blobIndex', offset: at },
+        `is ${chunk.blobIndex}, there are ${image.blobs.length} blobs`,
+      );
     }
     index.add(chunk);
   }
@@ -100,7 +109,7 @@ export function chunkDictionary(image: RafsImage, path: string, digester: Digest
   }
   return {
     image,
-    blobs: loadBlobs(image).map((blob) => importBlob(blob, path, undefined)),
+    blobs: loadBlobs(image).map((blob) => importBlob(blob, path)),
     get size() {
       return index.size;
     },
@@ -118,7 +127,10 @@ export function openDictionary(path: string): RafsImage {
   try {
     bytes = readFileSync(path);
   } catch (error) {
-    throw new UsageError(`load chunk dict bootstrap "${path}": ${messageOf(error)}`, { exitCode: 1, cause: error });
+    throw new UsageError(`load chunk dict bootstrap "${path}": ${messageOf(error)}`, {
+      exitCode: 1,
+      cause: error,
+    });
   }
   return openImage(bytes, { dictionary: true });
 }

@@ -3,15 +3,6 @@ import { basename } from 'node:path';
 import { BlobFeature } from '../format/flags.ts';
 import type { TreeBlob } from '../tree/node.ts';
 
-/** What the blob file itself tells, when it is at hand. */
-export interface BlobFacts {
-  /** bytes of the file */
-  size: number;
-  /** SHA-256 of the table of contents and its length with the tar header; undefined when the blob has none */
-  tocDigest: Uint8Array | undefined;
-  tocSize: number;
-}
-
 /** Blob id that a file name stands for: the base name without any of its extensions. */
 export function blobIdOfFile(path: string): string {
   const name = basename(path);
@@ -20,38 +11,17 @@ export function blobIdOfFile(path: string): string {
 }
 
 /**
- * A row as the new image holds it: an embedded bootstrap does not know its blob's id and size, the file does.
+ * A row as the new image holds it: an embedded bootstrap does not know its blob's id, the file name does.
+ * Sizes and TOC fields stay as embedded even where the blob is at hand (golden layers-*-merge-inline, -toc).
  *
- * @param path  file the bootstrap was read from
- * @param facts of the blob, undefined when only the bootstrap is at hand
+ * @param path file the bootstrap was read from
  */
-export function importBlob(blob: TreeBlob, path: string, facts: BlobFacts | undefined): TreeBlob {
-  const row: TreeBlob = { ...blob };
-  const separate = (row.features & BlobFeature.separate) !== 0;
-  const inlined = (row.features & BlobFeature.inlinedFsMeta) !== 0;
-  if (inlined) {
-    row.features = (row.features & ~BlobFeature.inlinedFsMeta) >>> 0;
-    if (separate) {
-      row.metaDigest = digestBytes(blobIdOfFile(path)) ?? row.metaDigest;
-    } else {
-      row.id = blobIdOfFile(path);
-    }
-    if (facts !== undefined) addFacts(row, facts, separate);
-  }
+export function importBlob(blob: TreeBlob, path: string): TreeBlob {
+  if ((blob.features & BlobFeature.inlinedFsMeta) === 0) return { ...blob };
+  const row: TreeBlob = { ...blob, features: (blob.features & ~BlobFeature.inlinedFsMeta) >>> 0 };
+  if ((row.features & BlobFeature.separate) === 0) row.id = blobIdOfFile(path);
+  else row.metaDigest = digestBytes(blobIdOfFile(path)) ?? row.metaDigest;
   return row;
-}
-
-function addFacts(row: TreeBlob, facts: BlobFacts, separate: boolean): void {
-  if (separate) {
-    row.metaSize = Buffer.alloc(8);
-    Buffer.from(row.metaSize.buffer, row.metaSize.byteOffset, 8).writeBigUInt64LE(BigInt(facts.size));
-  } else {
-    row.compressedSize = facts.size;
-  }
-  if (facts.tocDigest !== undefined) {
-    row.tocDigest = facts.tocDigest;
-    row.tocSize = facts.tocSize;
-  }
 }
 
 /** 32 bytes of a 64-digit hex id, undefined when it is none. */

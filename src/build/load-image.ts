@@ -5,7 +5,17 @@ import { FormatError } from '../base/errors.ts';
 import { viewOf } from '../base/bytes.ts';
 import { MAX_TREE_DEPTH } from '../base/limits.ts';
 import { chunkRecord } from '../format/chunk-record.ts';
-import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, SuperFlag } from '../format/flags.ts';
+import {
+  S_IFBLK,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFIFO,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  S_IFSOCK,
+  SuperFlag,
+} from '../format/flags.ts';
 import type { BlobInfo, ChunkRef, InodeAttr, RafsImage } from '../format/image.ts';
 import { MAX_STORED_NAME } from '../format/names.ts';
 import { INODE5_SIZE, inode5, InodeFlag5, superblock5, type Inode5 } from '../format/rafs5/layout.ts';
@@ -34,8 +44,11 @@ export function readChunk(view: DataView, offset: number): TreeChunk {
 /** Rows of the blob table as the builder writes them. */
 export function loadBlobs(image: RafsImage): TreeBlob[] {
   const view = viewOf(image.bytes);
-  const table = image.super.version === 6 ? extendedSuper6.field.blobTableOffset(view, EXTENDED_SUPER_OFFSET) : undefined;
-  return image.blobs.map((blob) => (table === undefined ? blob5(blob) : blob6(blob, view, table + blob.index * blobRecord6.size)));
+  const table =
+    image.super.version === 6 ? extendedSuper6.field.blobTableOffset(view, EXTENDED_SUPER_OFFSET) : undefined;
+  return image.blobs.map((blob) =>
+    table === undefined ? blob5(blob) : blob6(blob, view, table + blob.index * blobRecord6.size),
+  );
 }
 
 function common(blob: BlobInfo): Omit<TreeBlob, 'metaSize' | 'cipherIv'> {
@@ -67,7 +80,11 @@ function blob5(blob: BlobInfo): TreeBlob {
 
 /** For an encrypted blob the meta size is half a cipher IV: taken as bytes. */
 function blob6(blob: BlobInfo, view: DataView, at: number): TreeBlob {
-  return { ...common(blob), metaSize: blobRecord6.field.metaSize(view, at), cipherIv: blobRecord6.field.cipherIv(view, at) };
+  return {
+    ...common(blob),
+    metaSize: blobRecord6.field.metaSize(view, at),
+    cipherIv: blobRecord6.field.cipherIv(view, at),
+  };
 }
 
 export interface LoadedImage {
@@ -83,7 +100,8 @@ export interface LoadedImage {
  */
 export function loadImage(image: RafsImage, layer: number): LoadedImage {
   const blobs = loadBlobs(image);
-  const root = image.super.version === 5 ? new Loader5(image, layer).load() : new Loader6(image, layer).load();
+  const root =
+    image.super.version === 5 ? new Loader5(image, layer).load() : new Loader6(image, layer).load();
   return { root, blobs };
 }
 
@@ -122,14 +140,21 @@ const KNOWN_TYPES = new Set([S_IFREG, S_IFDIR, S_IFLNK, S_IFCHR, S_IFBLK, S_IFIF
 function checkType(mode: number, offset: number): number {
   const type = mode & S_IFMT;
   if (KNOWN_TYPES.has(type)) return type;
-  throw new FormatError({ struct: 'inode', field: 'mode', offset }, `0${mode.toString(8)} has no known file type`);
+  throw new FormatError(
+    { struct: 'inode', field: 'mode', offset },
+    `0${mode.toString(8)} has no known file type`,
+  );
 }
 
 /** A name that would lead out of its directory, or hide another, is not taken over. */
 function checkName(name: Buffer, offset: number): void {
   const dots = name.length < 3 && (name.equals(DOT) || name.equals(DOTDOT));
-  if (name.length > 0 && name.length <= MAX_STORED_NAME && !dots && !name.includes(0x2f) && !name.includes(0)) return;
-  throw new FormatError({ struct: 'inode', field: 'name', offset }, `"${name.toString()}" is no name of an entry`);
+  if (name.length > 0 && name.length <= MAX_STORED_NAME && !dots && !name.includes(0x2f) && !name.includes(0))
+    return;
+  throw new FormatError(
+    { struct: 'inode', field: 'name', offset },
+    `"${name.toString()}" is no name of an entry`,
+  );
 }
 
 const DOT = Buffer.from('.');
@@ -160,7 +185,10 @@ class Loader5 {
     this.#entries = superblock5.field.inodeTableEntries(this.#view, 0);
     this.#ids = image.super.explicitUidGid;
     if (this.#table + 4 * this.#entries > this.#bytes.length) {
-      throw new FormatError({ struct: 'superblock5', field: 'inodeTableEntries' }, `${this.#entries} entries do not fit the file`);
+      throw new FormatError(
+        { struct: 'superblock5', field: 'inodeTableEntries' },
+        `${this.#entries} entries do not fit the file`,
+      );
     }
     this.#seen = new Uint8Array(this.#entries + 1);
   }
@@ -168,10 +196,12 @@ class Loader5 {
   load(): TreeNode {
     const { node: root, record } = this.#node(1);
     root.name = Buffer.alloc(0);
-    if ((root.mode & S_IFMT) !== S_IFDIR) throw new FormatError({ struct: 'inode5', field: 'mode' }, 'the root is no directory');
+    if ((root.mode & S_IFMT) !== S_IFDIR)
+      throw new FormatError({ struct: 'inode5', field: 'mode' }, 'the root is no directory');
     const stack = [{ node: root, record, depth: 0 }];
     for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
-      if (top.depth > MAX_TREE_DEPTH) throw new FormatError({ struct: 'tree' }, `directories are nested deeper than ${MAX_TREE_DEPTH}`);
+      if (top.depth > MAX_TREE_DEPTH)
+        throw new FormatError({ struct: 'tree' }, `directories are nested deeper than ${MAX_TREE_DEPTH}`);
       const children: TreeNode[] = [];
       const { childIndex, childCount } = top.record;
       for (let i = 0; i < childCount; i++) {
@@ -186,7 +216,10 @@ class Loader5 {
 
   #node(index: number): { node: TreeNode; record: Inode5 } {
     if (index < 1 || index > this.#entries || this.#seen[index] === 1) {
-      throw new FormatError({ struct: 'inode5', field: 'childIndex' }, `names entry ${index}, out of range or used before`);
+      throw new FormatError(
+        { struct: 'inode5', field: 'childIndex' },
+        `names entry ${index}, out of range or used before`,
+      );
     }
     this.#seen[index] = 1;
     const at = this.#view.getUint32(this.#table + 4 * (index - 1), true) * 8;
@@ -195,7 +228,10 @@ class Loader5 {
     let next = at + INODE5_SIZE;
     const take = (size: number): Buffer => {
       if (next + size > this.#bytes.length) {
-        throw new FormatError({ struct: 'inode5', offset: at }, `record of entry ${index} reaches past the end of the file`);
+        throw new FormatError(
+          { struct: 'inode5', offset: at },
+          `record of entry ${index} reaches past the end of the file`,
+        );
       }
       const part = this.#bytes.subarray(next, next + size);
       next += align8(size);
@@ -221,14 +257,16 @@ class Loader5 {
 
   #readXattrs(node: TreeNode, take: (size: number) => Buffer, at: number): void {
     const total = Number(take(8).readBigUInt64LE());
-    if (!(total <= this.#bytes.length)) throw new FormatError({ struct: 'xattrTable5', offset: at }, `says ${total} bytes`);
+    if (!(total <= this.#bytes.length))
+      throw new FormatError({ struct: 'xattrTable5', offset: at }, `says ${total} bytes`);
     const table = take(total);
     const xattrs = new Map<string, Buffer>();
-    for (let next = 0; next < table.length; ) {
+    for (let next = 0; next < table.length;) {
       const size = next + 4 <= table.length ? table.readUInt32LE(next) : table.length;
       const pair = table.subarray(next + 4, next + 4 + size);
       const end = pair.indexOf(0);
-      if (pair.length !== size || end <= 0) throw new FormatError({ struct: 'xattrTable5', offset: at }, 'a pair does not fit or has no name');
+      if (pair.length !== size || end <= 0)
+        throw new FormatError({ struct: 'xattrTable5', offset: at }, 'a pair does not fit or has no name');
       xattrs.set(pair.toString('latin1', 0, end), pair.subarray(end + 1));
       next += 4 + size;
     }
@@ -237,7 +275,10 @@ class Loader5 {
 
   #readChunks(node: TreeNode, count: number, at: number): void {
     if (at + count * chunkRecord.size > this.#bytes.length) {
-      throw new FormatError({ struct: 'inode5', field: 'childCount', offset: at }, `${count} chunk records reach past the end of the file`);
+      throw new FormatError(
+        { struct: 'inode5', field: 'childCount', offset: at },
+        `${count} chunk records reach past the end of the file`,
+      );
     }
     for (let i = 0; i < count; i++) {
       const chunk = readChunk(this.#view, at + i * chunkRecord.size);
@@ -252,8 +293,25 @@ class Loader6 {
   readonly #image: RafsImage;
   readonly #layer: number;
   readonly #view: DataView;
-  readonly #attr: InodeAttr = { ino: 0, mode: 0, nlink: 0, uid: 0, gid: 0, size: 0, rdev: 0, mtime: 0, mtimeNsec: 0 };
-  readonly #ref: ChunkRef = { blobIndex: 0, chunkIndex: 0, uncompressedOffset: 0, uncompressedSize: 0, fileOffset: 0, recordOffset: 0 };
+  readonly #attr: InodeAttr = {
+    ino: 0,
+    mode: 0,
+    nlink: 0,
+    uid: 0,
+    gid: 0,
+    size: 0,
+    rdev: 0,
+    mtime: 0,
+    mtimeNsec: 0,
+  };
+  readonly #ref: ChunkRef = {
+    blobIndex: 0,
+    chunkIndex: 0,
+    uncompressedOffset: 0,
+    uncompressedSize: 0,
+    fileOffset: 0,
+    recordOffset: 0,
+  };
   readonly #directories = new Set<number>();
 
   constructor(image: RafsImage, layer: number) {
@@ -264,19 +322,23 @@ class Loader6 {
 
   load(): TreeNode {
     const root = this.#node(this.#image.rootIno, Buffer.alloc(0));
-    if ((root.mode & S_IFMT) !== S_IFDIR) throw new FormatError({ struct: 'inode6', field: 'mode' }, 'the root is no directory');
+    if ((root.mode & S_IFMT) !== S_IFDIR)
+      throw new FormatError({ struct: 'inode6', field: 'mode' }, 'the root is no directory');
     const stack = [{ node: root, depth: 0 }];
     for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
-      if (top.depth > MAX_TREE_DEPTH) throw new FormatError({ struct: 'tree' }, `directories are nested deeper than ${MAX_TREE_DEPTH}`);
+      if (top.depth > MAX_TREE_DEPTH)
+        throw new FormatError({ struct: 'tree' }, `directories are nested deeper than ${MAX_TREE_DEPTH}`);
       const children = this.#children(top.node.sourceIno);
-      for (const node of children) if ((node.mode & S_IFMT) === S_IFDIR) stack.push({ node, depth: top.depth + 1 });
+      for (const node of children)
+        if ((node.mode & S_IFMT) === S_IFDIR) stack.push({ node, depth: top.depth + 1 });
       top.node.children = sorted(children);
     }
     return root;
   }
 
   #children(dir: number): TreeNode[] {
-    if (this.#directories.has(dir)) throw new FormatError({ struct: 'dirent6', field: 'nid' }, `directory ${dir} is reached twice`);
+    if (this.#directories.has(dir))
+      throw new FormatError({ struct: 'dirent6', field: 'nid' }, `directory ${dir} is reached twice`);
     this.#directories.add(dir);
     const found: { ino: number; name: Buffer }[] = [];
     this.#image.readdir(dir, 0, (ino, name) => {
@@ -313,7 +375,8 @@ class Loader6 {
 
   #readXattrs(node: TreeNode, ino: number): void {
     let xattrs: Map<string, Buffer> | undefined;
-    for (const { name, value } of this.#image.xattrs(ino)) (xattrs ??= new Map()).set(name.toString('latin1'), Buffer.from(value));
+    for (const { name, value } of this.#image.xattrs(ino))
+      (xattrs ??= new Map()).set(name.toString('latin1'), Buffer.from(value));
     if (xattrs !== undefined) node.xattrs = xattrs;
   }
 
@@ -322,11 +385,18 @@ class Loader6 {
     const count = this.#image.chunkCount(ino);
     for (let i = 0; i < count; i++) {
       this.#image.chunk(ino, i, ref);
-      const at = ref.recordOffset !== 0 ? ref.recordOffset : this.#image.chunkRecordOffset(ref.blobIndex, ref.chunkIndex);
+      const at =
+        ref.recordOffset !== 0
+          ? ref.recordOffset
+          : this.#image.chunkRecordOffset(ref.blobIndex, ref.chunkIndex);
       if (at === 0) {
-        throw new FormatError({ struct: 'chunkTable6' }, `has no record of chunk ${ref.chunkIndex} of blob ${ref.blobIndex}`, {
-          hint: 'an image without a chunk table cannot be built upon',
-        });
+        throw new FormatError(
+          { struct: 'chunkTable6' },
+          `has no record of chunk ${ref.chunkIndex} of blob ${ref.blobIndex}`,
+          {
+            hint: 'an image without a chunk table cannot be built upon',
+          },
+        );
       }
       const chunk = readChunk(this.#view, at);
       checkBlob(chunk, this.#image, at);

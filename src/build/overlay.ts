@@ -78,7 +78,12 @@ function mergeChildren(task: Pending, convention: WhiteoutConvention): Pending[]
     if (!isDirectory(node)) continue;
     const name = node.name.toString('latin1');
     const keep = same?.children !== undefined && !markers.hidden.has(name) && !markers.removed.has(name);
-    tasks.push({ dir: node, lower: keep ? (same.children ?? []) : [], upper: node.children ?? [], depth: task.depth + 1 });
+    tasks.push({
+      dir: node,
+      lower: keep ? (same.children ?? []) : [],
+      upper: node.children ?? [],
+      depth: task.depth + 1,
+    });
   }
   for (; at < lower.length; at++) takeLower(lower[at] as TreeNode);
   task.dir.children = children;
@@ -93,9 +98,12 @@ function mergeChildren(task: Pending, convention: WhiteoutConvention): Pending[]
  * @throws FormatError EINVAL  directories are nested deeper than MAX_TREE_DEPTH
  */
 export function overlay(lower: TreeNode, upper: TreeNode, convention: WhiteoutConvention): TreeNode {
-  const stack: Pending[] = [{ dir: upper, lower: lower.children ?? [], upper: upper.children ?? [], depth: 0 }];
+  const stack: Pending[] = [
+    { dir: upper, lower: lower.children ?? [], upper: upper.children ?? [], depth: 0 },
+  ];
   for (let task = stack.pop(); task !== undefined; task = stack.pop()) {
-    if (task.depth > MAX_TREE_DEPTH) throw new FormatError({ struct: 'tree' }, `directories are nested deeper than ${MAX_TREE_DEPTH}`);
+    if (task.depth > MAX_TREE_DEPTH)
+      throw new FormatError({ struct: 'tree' }, `directories are nested deeper than ${MAX_TREE_DEPTH}`);
     for (const next of mergeChildren(task, convention)) stack.push(next);
   }
   return upper;

@@ -7,7 +7,10 @@ function covers(pattern: string, path: string): boolean {
 
 /** One way to write a path: no doubled or trailing slashes. */
 function normalise(path: string): string {
-  return `/${path.split('/').filter((part) => part !== '').join('/')}`;
+  return `/${path
+    .split('/')
+    .filter((part) => part !== '')
+    .join('/')}`;
 }
 
 /**

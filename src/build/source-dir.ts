@@ -1,9 +1,10 @@
 // A directory of the host as a tree: names, attributes, xattrs; file data is read later, through `sourcePath`.
 // Source: rafs-metadata.md 2.8, 5 and 6.1.
-import { readdirSync, readlinkSync } from 'node:fs';
+import { readlinkSync } from 'node:fs';
 import { UsageError } from '../base/errors.ts';
 import { MAX_SYMLINK_V5 } from '../base/limits.ts';
 import { makeRdev, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../format/flags.ts';
+import { openDirectory } from '../native/getdents.ts';
 import { lstatx, newStatx, type Statx } from '../native/statx.ts';
 import { getXattr, listXattrs, xattrListSize } from '../native/xattr.ts';
 import { compareByName, directorySize5 } from '../tree/children.ts';
@@ -34,22 +35,37 @@ const PATH_MAX = 4096;
 /** Entries between two looks at the clock and the abort signal. */
 const PROGRESS_STEP = 1024;
 
-/** Scratch for one path and its NUL: the system calls get this buffer, so no path is allocated per entry. */
+/**
+ * Scratch for one path and its NUL: the system calls get this buffer, so no path is allocated per entry. The directory
+ * part stays while its children are visited.
+ */
 class PathScratch {
   readonly bytes = Buffer.alloc(PATH_MAX + 512);
+  #directoryLength = 0;
   length = 0;
 
-  /** Join a directory (ending in `/`) and a name. */
-  join(directory: Buffer, name: Buffer): void {
-    this.length = directory.length + name.length;
-    if (this.length >= PATH_MAX) {
-      throw new UsageError(`path of ${this.length} bytes is longer than the kernel takes: "${directory.toString()}${name.toString()}"`, {
-        exitCode: 1,
-      });
+  /** The directory (ending in `/`, or empty) that the next names are in. */
+  enter(directory: Buffer): void {
+    this.#directoryLength = 0;
+    this.join(directory);
+    this.#directoryLength = directory.length;
+  }
+
+  /** A name in that directory. */
+  join(name: Buffer): void {
+    const length = this.#directoryLength + name.length;
+    if (length >= PATH_MAX) {
+      const path = Buffer.concat([this.bytes.subarray(0, this.#directoryLength), name]).toString();
+      throw new UsageError(`path of ${length} bytes is longer than the kernel takes: "${path}"`, { exitCode: 1 });
     }
-    this.bytes.set(directory, 0);
-    this.bytes.set(name, directory.length);
-    this.bytes[this.length] = 0;
+    this.bytes.set(name, this.#directoryLength);
+    this.bytes[length] = 0;
+    this.length = length;
+  }
+
+  /** The name alone, with its NUL. */
+  get name(): Buffer {
+    return this.bytes.subarray(this.#directoryLength);
   }
 
   copy(): Buffer {
@@ -73,10 +89,11 @@ class Scanner {
     this.#context = context;
   }
 
-  /** Node of the path in the scratch buffer. */
-  #node(name: Buffer): TreeNode {
+  /** Node of the path in the scratch buffer; with its directory open, its path needs no walk. */
+  #node(name: Buffer, dirfd?: number): TreeNode {
     const stat = this.#stat;
-    lstatx(this.#path.bytes, stat);
+    if (dirfd === undefined) lstatx(this.#path.bytes, stat);
+    else lstatx(this.#path.name, stat, dirfd);
     const type = stat.mode & S_IFMT;
     const node: TreeNode = {
       name,
@@ -86,7 +103,10 @@ class Scanner {
       mtime: stat.mtime,
       mtimeNsec: stat.mtimeNsec,
       size: 0,
-      rdev: type === S_IFDIR || type === S_IFREG || type === S_IFLNK ? 0 : makeRdev(stat.rdevMajor, stat.rdevMinor),
+      rdev:
+        type === S_IFDIR || type === S_IFREG || type === S_IFLNK
+          ? 0
+          : makeRdev(stat.rdevMajor, stat.rdevMinor),
       chunks: [],
       layer: this.#options.layer,
       sourceIno: 0,
@@ -124,7 +144,10 @@ class Scanner {
     const path = this.#path.copy();
     const target = readlinkSync(path, 'buffer');
     if (target.length > MAX_SYMLINK_V5) {
-      throw new UsageError(`symlink target of "${path.toString()}" has ${target.length} bytes, limit ${MAX_SYMLINK_V5}`, { exitCode: 1 });
+      throw new UsageError(
+        `symlink target of "${path.toString()}" has ${target.length} bytes, limit ${MAX_SYMLINK_V5}`,
+        { exitCode: 1 },
+      );
     }
     node.target = target;
     node.size = target.length;
@@ -153,14 +176,23 @@ class Scanner {
   #children(dir: TreeNode, prefix: Buffer): { node: TreeNode; prefix: Buffer }[] {
     const children: TreeNode[] = [];
     const directories: { node: TreeNode; prefix: Buffer }[] = [];
-    for (const name of readdirSync(prefix, { encoding: 'buffer' })) {
-      this.#path.join(prefix, name);
-      const child = this.#node(name);
-      if (!this.#options.layered && this.#isDropped(child)) continue;
-      children.push(child);
-      if ((child.mode & S_IFMT) === S_IFDIR) {
-        directories.push({ node: child, prefix: Buffer.concat([this.#path.bytes.subarray(0, this.#path.length), SLASH]) });
+    const handle = openDirectory(prefix);
+    try {
+      this.#path.enter(prefix);
+      for (const name of handle.names) {
+        this.#path.join(name);
+        const child = this.#node(name, handle.fd);
+        if (!this.#options.layered && this.#isDropped(child)) continue;
+        children.push(child);
+        if ((child.mode & S_IFMT) === S_IFDIR) {
+          directories.push({
+            node: child,
+            prefix: Buffer.concat([this.#path.bytes.subarray(0, this.#path.length), SLASH]),
+          });
+        }
       }
+    } finally {
+      handle.close();
     }
     children.sort(compareByName);
     dir.children = children;
@@ -176,11 +208,11 @@ class Scanner {
 
   scan(source: string): TreeNode {
     const path = Buffer.from(source);
-    this.#path.join(path, Buffer.alloc(0));
+    this.#path.join(path);
     const root = this.#node(Buffer.alloc(0));
     if ((root.mode & S_IFMT) === S_IFLNK) {
       // The source may be given as a symlink to a directory: with the slash the kernel follows it.
-      this.#path.join(path, SLASH);
+      this.#path.join(Buffer.concat([path, SLASH]));
       Object.assign(root, this.#node(Buffer.alloc(0)));
       this.entries--;
     }
@@ -191,7 +223,9 @@ class Scanner {
     root.size = 0;
     root.mtime = 0;
     root.mtimeNsec = 0;
-    const stack: { node: TreeNode; prefix: Buffer }[] = [{ node: root, prefix: source.endsWith('/') ? path : Buffer.concat([path, SLASH]) }];
+    const stack: { node: TreeNode; prefix: Buffer }[] = [
+      { node: root, prefix: source.endsWith('/') ? path : Buffer.concat([path, SLASH]) },
+    ];
     for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
       for (const child of this.#children(top.node, top.prefix)) stack.push(child);
     }

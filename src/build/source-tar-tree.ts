@@ -87,7 +87,10 @@ export class TarTree {
     const type = MODE_BITS[entry.type];
     if (type === undefined) {
       const shown = JSON.stringify(String.fromCharCode(entry.type));
-      throw new FormatError({ struct: 'tarHeader', field: 'typeflag', offset: entry.offset }, `unsupported tar entry type ${shown}`);
+      throw new FormatError(
+        { struct: 'tarHeader', field: 'typeflag', offset: entry.offset },
+        `unsupported tar entry type ${shown}`,
+      );
     }
     if (names.length === 0) {
       this.#setRoot(entry, type);
@@ -103,7 +106,10 @@ export class TarTree {
 
   #setRoot(entry: TarEntry, type: number): void {
     if (type !== S_IFDIR) {
-      throw new FormatError({ struct: 'tarHeader', field: 'name', offset: entry.offset }, 'the root of the archive is no directory');
+      throw new FormatError(
+        { struct: 'tarHeader', field: 'name', offset: entry.offset },
+        'the root of the archive is no directory',
+      );
     }
     this.#root.mode = type | entry.mode;
     this.#fill(this.#root, entry, type);
@@ -126,10 +132,14 @@ export class TarTree {
   #setSize(node: TreeNode, entry: TarEntry): void {
     const chunks = Math.ceil(entry.size / this.#options.chunkSize);
     if (chunks > MAX_CHUNKS_PER_BLOB) {
-      throw new UsageError(`file "${shown(entry.name)}" has ${chunks} chunks, limit ${MAX_CHUNKS_PER_BLOB}`, { exitCode: 1 });
+      throw new UsageError(`file "${shown(entry.name)}" has ${chunks} chunks, limit ${MAX_CHUNKS_PER_BLOB}`, {
+        exitCode: 1,
+      });
     }
     if (entry.sparse) {
-      this.#logger.warn(`file "${shown(entry.name)}" is sparse in GNU form: its stored bytes are kept, the holes are not expanded`);
+      this.#logger.warn(
+        `file "${shown(entry.name)}" is sparse in GNU form: its stored bytes are kept, the holes are not expanded`,
+      );
     }
     node.size = entry.size;
   }
@@ -146,12 +156,18 @@ export class TarTree {
   #link(node: TreeNode, entry: TarEntry): void {
     const target = this.#find(splitPath(entry.link, entry));
     if (target === undefined) {
-      throw new UsageError(`tarball: unknown target /${shown(entry.link)} for hardlink /${shown(entry.name)}`, { exitCode: 1 });
+      throw new UsageError(
+        `tarball: unknown target /${shown(entry.link)} for hardlink /${shown(entry.name)}`,
+        { exitCode: 1 },
+      );
     }
     if ((target.mode & S_IFMT) !== S_IFREG) {
-      throw new UsageError(`tarball: target /${shown(entry.link)} for hardlink /${shown(entry.name)} is not a regular file`, {
-        exitCode: 1,
-      });
+      throw new UsageError(
+        `tarball: target /${shown(entry.link)} for hardlink /${shown(entry.name)} is not a regular file`,
+        {
+          exitCode: 1,
+        },
+      );
     }
     node.sourceIno = target.sourceIno;
     node.size = target.size;
@@ -231,10 +247,16 @@ function deviceOf(entry: TarEntry, type: number): number {
   if (devMajor === undefined || devMinor === undefined) {
     // GNU tar leaves the fields of a fifo blank; a device without numbers would be an overlayfs whiteout.
     if (type === S_IFIFO) return 0;
-    throw new FormatError({ struct: 'tarHeader', field: 'devMajor', offset: entry.offset }, 'a device has no device number');
+    throw new FormatError(
+      { struct: 'tarHeader', field: 'devMajor', offset: entry.offset },
+      'a device has no device number',
+    );
   }
   if (devMajor < 0 || devMajor > 0xfff || devMinor < 0 || devMinor > 0xf_ffff) {
-    throw new FormatError({ struct: 'tarHeader', field: 'devMajor', offset: entry.offset }, `${devMajor}:${devMinor} is no Linux device number`);
+    throw new FormatError(
+      { struct: 'tarHeader', field: 'devMajor', offset: entry.offset },
+      `${devMajor}:${devMinor} is no Linux device number`,
+    );
   }
   return makeRdev(devMajor, devMinor);
 }
@@ -265,16 +287,19 @@ function splitPath(path: Buffer, entry: TarEntry): Buffer[] {
   const place = { struct: 'tarHeader', field: 'name', offset: entry.offset };
   if (path.includes(0)) throw new FormatError(place, 'path holds a NUL');
   const names: Buffer[] = [];
-  for (let at = 0; at < path.length; ) {
+  for (let at = 0; at < path.length;) {
     const slash = path.indexOf(0x2f, at);
     const end = slash < 0 ? path.length : slash;
     const name = path.subarray(at, end);
     at = end + 1;
     if (name.length === 0 || (name.length === 1 && name[0] === 0x2e)) continue;
-    if (name.length === 2 && name[0] === 0x2e && name[1] === 0x2e) throw new FormatError(place, `path "${path.toString()}" holds ".."`);
-    if (name.length > MAX_TAR_NAME) throw new FormatError(place, `name of ${name.length} bytes, limit ${MAX_TAR_NAME}`);
+    if (name.length === 2 && name[0] === 0x2e && name[1] === 0x2e)
+      throw new FormatError(place, `path "${path.toString()}" holds ".."`);
+    if (name.length > MAX_TAR_NAME)
+      throw new FormatError(place, `name of ${name.length} bytes, limit ${MAX_TAR_NAME}`);
     names.push(name);
   }
-  if (names.length >= MAX_TREE_DEPTH) throw new FormatError(place, `path of ${names.length} names, limit ${MAX_TREE_DEPTH}`);
+  if (names.length >= MAX_TREE_DEPTH)
+    throw new FormatError(place, `path of ${names.length} names, limit ${MAX_TREE_DEPTH}`);
   return names;
 }

@@ -54,8 +54,10 @@ async function* decoded(input: Chunks, stop: () => void, signal: AbortSignal): A
   const head = await readHead(input);
   const whole = joined(head, input);
   let decoder: ReturnType<typeof createGunzip> | ReturnType<typeof createZstdDecompress>;
-  if (head.subarray(0, GZIP_MAGIC.length).equals(GZIP_MAGIC)) decoder = createGunzip({ chunkSize: READ_SIZE });
-  else if (head.subarray(0, ZSTD_MAGIC.length).equals(ZSTD_MAGIC)) decoder = createZstdDecompress({ chunkSize: READ_SIZE });
+  if (head.subarray(0, GZIP_MAGIC.length).equals(GZIP_MAGIC))
+    decoder = createGunzip({ chunkSize: READ_SIZE });
+  else if (head.subarray(0, ZSTD_MAGIC.length).equals(ZSTD_MAGIC))
+    decoder = createZstdDecompress({ chunkSize: READ_SIZE });
   else return yield* whole;
   // Feeds the decoder beside the loop that drains it; its failure reaches that loop through destroy().
   const feeding = (async () => {
@@ -98,7 +100,11 @@ function drained(decoder: NodeJS.EventEmitter & { destroyed: boolean }, signal: 
  * @param source regular file, FIFO or character device such as /dev/stdin
  * @throws UsageError exit 1  another kind of file, or unreadable
  */
-async function* readArchive(source: string, count: (bytes: number) => void, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+async function* readArchive(
+  source: string,
+  count: (bytes: number) => void,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
   const stream: Readable = createReadStream(source, { highWaterMark: READ_SIZE, signal });
   const counted = (async function* () {
     for await (const chunk of stream as AsyncIterable<Uint8Array>) {
@@ -119,10 +125,15 @@ function checkSource(source: string): number {
   try {
     stat = statSync(source);
   } catch (error) {
-    throw new UsageError(`failed to access path "${source}": ${messageOf(error)}`, { exitCode: 1, cause: error });
+    throw new UsageError(`failed to access path "${source}": ${messageOf(error)}`, {
+      exitCode: 1,
+      cause: error,
+    });
   }
   if (stat.isFile() || stat.isFIFO() || stat.isCharacterDevice()) return stat.isFile() ? stat.size : 0;
-  throw new UsageError(`specified path must be a regular/fifo/char_device file: "${source}"`, { exitCode: 1 });
+  throw new UsageError(`specified path must be a regular/fifo/char_device file: "${source}"`, {
+    exitCode: 1,
+  });
 }
 
 /** Smallest time between two progress calls. */
@@ -134,7 +145,12 @@ const PROGRESS_MS = 50;
  * @throws FormatError  the archive is none, or breaks a limit
  * @throws UsageError exit 1  it holds what an image cannot
  */
-export async function readTarTree(source: string, options: TarOptions, sink: ChunkSink, context: BuildContext): Promise<TarResult> {
+export async function readTarTree(
+  source: string,
+  options: TarOptions,
+  sink: ChunkSink,
+  context: BuildContext,
+): Promise<TarResult> {
   const totalBytes = checkSource(source);
   const tree = new TarTree(options, context.logger);
   const parser = new TarParser();

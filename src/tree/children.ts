@@ -42,7 +42,7 @@ export function childOf(dir: TreeNode, name: Uint8Array): TreeNode | undefined {
 /** The node at an absolute path of raw bytes, or undefined; `/` is the root itself. */
 export function nodeAt(root: TreeNode, path: Buffer): TreeNode | undefined {
   let node: TreeNode | undefined = root;
-  for (let at = 0; at < path.length && node !== undefined; ) {
+  for (let at = 0; at < path.length && node !== undefined;) {
     const slash = path.indexOf(0x2f, at);
     const end = slash < 0 ? path.length : slash;
     if (end > at) node = childOf(node, path.subarray(at, end));

@@ -19,7 +19,8 @@ export function whiteoutOf(node: TreeNode, convention: WhiteoutConvention): Whit
       return node.name.equals(OCI_OPAQUE) ? 'oci-opaque' : 'oci-removal';
     case 'overlayfs':
       if ((node.mode & S_IFMT) === S_IFCHR && node.rdev === 0) return 'overlayfs-removal';
-      if (isDirectory(node) && node.xattrs?.get(OVERLAY_OPAQUE_XATTR)?.toString('latin1') === 'y') return 'overlayfs-opaque';
+      if (isDirectory(node) && node.xattrs?.get(OVERLAY_OPAQUE_XATTR)?.toString('latin1') === 'y')
+        return 'overlayfs-opaque';
       return 'none';
     case 'none':
       return 'none';

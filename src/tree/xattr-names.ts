@@ -13,16 +13,23 @@ const PREFIXES = ['user.', 'security.', 'trusted.', 'system.posix_acl_access', '
  */
 export function admitXattr(name: string, valueSize: number, version: 5 | 6, path: string): void {
   if (!PREFIXES.some((prefix) => name.startsWith(prefix))) {
-    throw new UsageError(`invalid xattr key: "${name}" of "${path}" has none of the prefixes ${PREFIXES.join(', ')}`, {
-      exitCode: 1,
-      hint: 'remove the attribute from the source',
-    });
+    throw new UsageError(
+      `invalid xattr key: "${name}" of "${path}" has none of the prefixes ${PREFIXES.join(', ')}`,
+      {
+        exitCode: 1,
+        hint: 'remove the attribute from the source',
+      },
+    );
   }
   if (name.length > MAX_XATTR_NAME) {
-    throw new UsageError(`xattr name of "${path}" has ${name.length} bytes, limit ${MAX_XATTR_NAME}`, { exitCode: 1 });
+    throw new UsageError(`xattr name of "${path}" has ${name.length} bytes, limit ${MAX_XATTR_NAME}`, {
+      exitCode: 1,
+    });
   }
   const limit = version === 5 ? MAX_XATTR_VALUE_V5 : MAX_XATTR_VALUE_V6;
   if (valueSize > limit) {
-    throw new UsageError(`xattr "${name}" of "${path}" has ${valueSize} bytes, limit ${limit}`, { exitCode: 1 });
+    throw new UsageError(`xattr "${name}" of "${path}" has ${valueSize} bytes, limit ${limit}`, {
+      exitCode: 1,
+    });
   }
 }

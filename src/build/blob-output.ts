@@ -1,0 +1,166 @@
+// Where the bytes of a data blob go: a file, a FIFO, a directory, or nowhere. Strictly sequential; nothing that looks
+// finished is left behind by a build that failed. Source: nydus-image-and-nydusify.md 2.4, blob-and-cache.md 3.6.
+import { createHash, randomBytes, type Hash } from 'node:crypto';
+import { constants, existsSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { open, rename, type FileHandle } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { UsageError, messageOf } from '../base/errors.ts';
+
+/** What is done with bytes in order. */
+export interface ByteTarget {
+  write(parts: Uint8Array[]): Promise<void>;
+  /** the build succeeded; `name` is the blob id, undefined when no blob is published */
+  publish(name: string | undefined): Promise<void>;
+  /** the build failed: remove what was written */
+  discard(): Promise<void>;
+}
+
+/** A name in the same directory that nobody takes for a finished file. */
+export function temporaryName(path: string): string {
+  return join(dirname(path), `.${basename(path)}.${process.pid}-${randomBytes(6).toString('hex')}.tmp`);
+}
+
+/** Write all bytes of all parts, also where a write is short. */
+export async function writeParts(file: FileHandle, parts: readonly Uint8Array[]): Promise<void> {
+  let rest = parts.filter((part) => part.length > 0);
+  while (rest.length > 0) {
+    const batch = rest.slice(0, 512);
+    let { bytesWritten } = await file.writev(batch);
+    let done = 0;
+    for (; done < batch.length && bytesWritten >= (batch[done] as Uint8Array).length; done++) {
+      bytesWritten -= (batch[done] as Uint8Array).length;
+    }
+    rest = rest.slice(done);
+    if (bytesWritten > 0 && rest[0] !== undefined) rest[0] = rest[0].subarray(bytesWritten);
+  }
+}
+
+/** True for a path that is written in place: a FIFO, character device or socket cannot be replaced by a rename. */
+export function isStreamPath(path: string): boolean {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  return stat !== undefined && !stat.isFile();
+}
+
+/** The file behind a symlink, so that a rename replaces that one. */
+function resolved(path: string): string {
+  return existsSync(path) ? realpathSync(path) : path;
+}
+
+/** Opens a file to write; UsageError with the path when it cannot be. */
+export async function openOutput(path: string, flags: number): Promise<FileHandle> {
+  try {
+    return await open(path, flags, 0o644);
+  } catch (error) {
+    throw new UsageError(`cannot write "${path}": ${messageOf(error)}`, { exitCode: 1, cause: error });
+  }
+}
+
+/** A FIFO or device: opening waits for its reader. */
+class StreamTarget implements ByteTarget {
+  readonly #file: FileHandle;
+
+  constructor(file: FileHandle) {
+    this.#file = file;
+  }
+
+  write(parts: Uint8Array[]): Promise<void> {
+    return writeParts(this.#file, parts);
+  }
+
+  async publish(): Promise<void> {
+    await this.#file.close();
+  }
+
+  async discard(): Promise<void> {
+    await this.#file.close();
+  }
+}
+
+/** A file that appears under its name when it is complete. */
+class RenamedTarget implements ByteTarget {
+  readonly #file: FileHandle;
+  readonly #temporary: string;
+  readonly #nameOf: (blobId: string | undefined) => string | undefined;
+
+  constructor(file: FileHandle, temporary: string, nameOf: (blobId: string | undefined) => string | undefined) {
+    this.#file = file;
+    this.#temporary = temporary;
+    this.#nameOf = nameOf;
+  }
+
+  write(parts: Uint8Array[]): Promise<void> {
+    return writeParts(this.#file, parts);
+  }
+
+  async publish(blobId: string | undefined): Promise<void> {
+    await this.#file.close();
+    const name = this.#nameOf(blobId);
+    if (name === undefined) rmSync(this.#temporary, { force: true });
+    else await rename(this.#temporary, name);
+  }
+
+  async discard(): Promise<void> {
+    await this.#file.close().catch(() => {});
+    rmSync(this.#temporary, { force: true });
+  }
+}
+
+const CREATE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
+
+/** Output to one path (`--blob`): without chunks the file is there and empty. */
+export async function fileTarget(path: string): Promise<ByteTarget> {
+  if (isStreamPath(path)) return new StreamTarget(await openOutput(path, constants.O_WRONLY));
+  const target = resolved(path);
+  const temporary = temporaryName(target);
+  return new RenamedTarget(await openOutput(temporary, CREATE), temporary, () => target);
+}
+
+/** Output to a directory (`--blob-dir`), named by blob id; a blob that is there already is kept. */
+export async function directoryTarget(directory: string): Promise<ByteTarget> {
+  const temporary = temporaryName(join(directory, 'blob'));
+  return new RenamedTarget(await openOutput(temporary, CREATE), temporary, (id) => {
+    if (id === undefined) return undefined;
+    const name = join(directory, id);
+    return existsSync(name) ? undefined : name;
+  });
+}
+
+/** Write a whole file that appears under its name when it is complete; a FIFO or device is written in place. */
+export async function writeWholeFile(path: string, bytes: Uint8Array): Promise<void> {
+  const target = await fileTarget(path);
+  try {
+    await target.write([bytes]);
+  } catch (error) {
+    await target.discard();
+    throw error;
+  }
+  await target.publish(undefined);
+}
+
+/** The byte stream of a blob: position and running SHA-256 over what is written. */
+export class BlobStream {
+  readonly #target: ByteTarget | undefined;
+  readonly #hash: Hash = createHash('sha256');
+  position = 0;
+
+  /** @param target undefined: only position and hash are kept */
+  constructor(target: ByteTarget | undefined) {
+    this.#target = target;
+  }
+
+  /** Append parts. `hashed` false only for the chunk digest array (blob-and-cache 3.6). */
+  async append(parts: Uint8Array[], hashed = true): Promise<void> {
+    if (parts.length === 0) return;
+    const writing = this.#target?.write(parts);
+    for (const part of parts) {
+      if (hashed) this.#hash.update(part);
+      this.position += part.length;
+    }
+    await writing;
+  }
+
+  /** SHA-256 of what was hashed so far; the stream goes on. */
+  digest(): Buffer {
+    return this.#hash.copy().digest();
+  }
+}

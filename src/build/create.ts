@@ -1,0 +1,401 @@
+// `create`: a directory or tar becomes a data blob and a bootstrap. Source: nydus-image-and-nydusify.md 2,
+// blob-and-cache.md 3.7 (order of writing).
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { UsageError } from '../base/errors.ts';
+import { openBootstrap, type OpenedBootstrap } from '../rafs/open.ts';
+import { PLACEHOLDER_BLOB_ID } from '../rafs/blob-id.ts';
+import type { TreeBlob, TreeNode } from '../tree/node.ts';
+import { BlobStream, directoryTarget, fileTarget, writeWholeFile, type ByteTarget } from './blob-output.ts';
+import { blobFeatures, SectionWriter } from './blob-sections.ts';
+import { BlobTable } from './blob-table.ts';
+import { writeBootstrap } from './bootstrap.ts';
+import { BuildTrace } from './build-trace.ts';
+import { CacheOutput } from './cache-output.ts';
+import { addTreeChunks, chunkDictionary, ChunkIndex, openDictionary, parseChunkDictArgument, type ChunkDictionary } from './chunk-dict.ts';
+import { ChunkStore } from './chunk-store.ts';
+import { CiBuilder } from './ci-builder.ts';
+import { checkTraits, traitsOf } from './compatibility.ts';
+import { importBlob } from './import-blob.ts';
+import { loadImage } from './load-image.ts';
+import { numberTree, type NumberedTree } from './numbering.ts';
+import type { BuildContext, BuildProgress, BuildResult, CreateOptions } from './options.ts';
+import { overlay } from './overlay.ts';
+import { WorkerPool } from './pool.ts';
+import { storageOrder } from './prefetch-table.ts';
+import { scanDirectory } from './source-dir.ts';
+import { readTarTree } from './source-tar.ts';
+
+/** Source data, and files, from which workers are worth their start: about 30 ms of one core. */
+const WORKERS_FROM_BYTES = 8 * 1024 * 1024;
+const WORKERS_FROM_FILES = 2000;
+/** Smallest time between two progress calls. */
+const PROGRESS_MS = 50;
+
+function newRow(options: CreateOptions): TreeBlob {
+  return {
+    id: '',
+    chunkCount: 0,
+    chunkSize: options.chunkSize,
+    features: blobFeatures({ ...options, batch: options.batchSize > 0 }),
+    compressor: options.compressor,
+    digester: options.digester,
+    compressedSize: 0,
+    uncompressedSize: 0,
+    tocSize: 0,
+    tocDigest: Buffer.alloc(32),
+    metaDigest: Buffer.alloc(32),
+    metaSize: Buffer.alloc(8),
+    cipherIv: Buffer.alloc(8),
+    cipher: 0,
+    ciCompressor: 0,
+    ciOffset: 0,
+    ciCompressedSize: 0,
+    ciUncompressedSize: 0,
+    readaheadOffset: 0,
+    readaheadSize: 0,
+  };
+}
+
+/** Calls the progress function at most every PROGRESS_MS. */
+class ProgressMeter {
+  readonly #report: (event: BuildProgress) => void;
+  #last = 0;
+  files = 0;
+  bytes = 0;
+  totalFiles = 0;
+  totalBytes = 0;
+
+  constructor(report: (event: BuildProgress) => void) {
+    this.#report = report;
+  }
+
+  add(files: number, bytes: number): void {
+    this.files += files;
+    this.bytes += bytes;
+    const now = performance.now();
+    if (now - this.#last < PROGRESS_MS) return;
+    this.#last = now;
+    this.phase('data');
+  }
+
+  phase(phase: BuildProgress['phase']): void {
+    const { files, totalFiles, bytes, totalBytes } = this;
+    this.#report({ phase, files, totalFiles, bytes, totalBytes });
+  }
+}
+
+/** One build: everything that must be closed or removed when it fails. */
+class Build {
+  readonly #options: CreateOptions;
+  readonly #context: BuildContext;
+  readonly #trace = new BuildTrace();
+  readonly #meter: ProgressMeter;
+  readonly #pool: WorkerPool;
+  readonly #row: TreeBlob;
+  #target: ByteTarget | undefined;
+  #cache: CacheOutput | undefined;
+  #parent: { opened: OpenedBootstrap; root: TreeNode; blobs: TreeBlob[] } | undefined;
+  #dictionary: ChunkDictionary | undefined;
+
+  constructor(options: CreateOptions, context: BuildContext) {
+    this.#options = options;
+    this.#context = context;
+    this.#meter = new ProgressMeter(context.progress);
+    this.#row = newRow(options);
+    this.#pool = new WorkerPool(
+      {
+        chunkSize: options.chunkSize,
+        compressor: options.compressor,
+        digester: options.digester,
+        batchLimit: options.batchSize / 2,
+      },
+      options.threads,
+    );
+  }
+
+  async run(): Promise<BuildResult> {
+    const { signal } = this.#context;
+    const stop = (): void => this.#pool.abort(signal.reason);
+    signal.addEventListener('abort', stop);
+    let aborted: (() => void) | undefined;
+    try {
+      signal.throwIfAborted();
+      // a FIFO without a reader blocks in the kernel: the race lets an abort through
+      const abort = new Promise<never>((_, reject) => {
+        aborted = () => reject(signal.reason as Error);
+        signal.addEventListener('abort', aborted);
+      });
+      return await Promise.race([this.#trace.measure('total_build', () => this.#build()), abort]);
+    } catch (error) {
+      await this.#target?.discard();
+      await this.#cache?.discard();
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', stop);
+      if (aborted !== undefined) signal.removeEventListener('abort', aborted);
+      await this.#pool.close();
+      this.#parent?.opened.close();
+    }
+  }
+
+  async #build(): Promise<BuildResult> {
+    const options = this.#options;
+    await this.#openInputs();
+    this.#target = await this.#openTarget();
+    if (options.blobCacheDir !== undefined) this.#cache = await CacheOutput.open(options.blobCacheDir);
+    const stream = new BlobStream(this.#target);
+    const table = new BlobTable(this.#parent?.blobs ?? [], this.#dictionary, this.#row);
+    const ci = new CiBuilder(options.batchSize > 0);
+    const store = this.#newStore(stream, table, ci);
+    const numbered = await this.#storeTree(store, table);
+    const root = numbered.nodes[0] as TreeNode;
+
+    await this.#trace.measure('dump_blob', () => this.#finishData(store, stream, table, ci));
+    this.#meter.phase('metadata');
+    const sections = this.#sections as SectionWriter;
+    const patterns = options.prefetchPolicy === 'fs' ? options.prefetchPatterns : [];
+    const bootstrap = (): Buffer =>
+      writeBootstrap(
+        root,
+        table.rows,
+        {
+          version: options.version,
+          chunkSize: options.chunkSize,
+          compressor: options.compressor,
+          digester: options.digester,
+          explicitUidGid: !options.repeatable,
+          encrypted: table.rows.some((row) => row.cipher !== 0),
+          prefetchPatterns: patterns,
+        },
+        numbered,
+      );
+    const hasBlob = options.inlineMeta || table.hasOwn;
+    if (options.inlineMeta) {
+      this.#row.id = PLACEHOLDER_BLOB_ID;
+      this.#row.compressedSize = stream.position;
+      await this.#trace.measure('dump_bootstrap', async () => sections.addBootstrap(bootstrap()));
+    }
+    if (options.blobToc && hasBlob) {
+      const toc = await sections.addToc();
+      this.#row.tocDigest = toc.digest;
+      this.#row.tocSize = toc.size;
+    }
+    const id = options.blobId ?? stream.digest().toString('hex');
+    let path = '';
+    this.#context.signal.throwIfAborted();
+    if (options.inlineMeta) {
+      await this.#publish(hasBlob ? id : undefined);
+    } else {
+      this.#row.id = id;
+      this.#row.compressedSize = stream.position;
+      const bytes = await this.#trace.measure('dump_bootstrap', bootstrap);
+      this.#context.signal.throwIfAborted();
+      // the blob first: a bootstrap that is there has its data
+      await this.#publish(hasBlob ? id : undefined);
+      path = await this.#writeBootstrapFile(bytes);
+    }
+    this.#row.id = id;
+    this.#meter.phase('done');
+    return this.#result(store, table, path, hasBlob ? stream.position : 0);
+  }
+
+  #sections: SectionWriter | undefined;
+
+  async #openInputs(): Promise<void> {
+    const { version, chunkSize, digester, compressor, repeatable, parentBootstrap, chunkDict } = this.#options;
+    const traits = { version, chunkSize, digester, compressor, explicitUidGid: !repeatable, tarfs: false };
+    if (chunkDict !== undefined) {
+      const path = parseChunkDictArgument(chunkDict);
+      this.#dictionary = await this.#trace.measure('import_chunk_dict', () => {
+        const image = openDictionary(path);
+        checkTraits(traitsOf(image), { ...traits, compressor: image.super.compressor });
+        return chunkDictionary(image, path, digester);
+      });
+    }
+    if (parentBootstrap !== undefined) {
+      const opened = openBootstrap(parentBootstrap);
+      try {
+        checkTraits(traitsOf(opened.image), traits);
+        const { root, blobs } = await this.#trace.measure('load_tree_from_bootstrap', () => loadImage(opened.image, 0));
+        this.#parent = { opened, root, blobs: blobs.map((blob) => importBlob(blob, parentBootstrap)) };
+      } catch (error) {
+        opened.close();
+        throw error;
+      }
+    }
+  }
+
+  async #openTarget(): Promise<ByteTarget | undefined> {
+    const { blob, blobDir, blobCacheDir } = this.#options;
+    if (blob !== undefined) return fileTarget(blob);
+    if (blobCacheDir !== undefined) return undefined;
+    if (blobDir !== undefined) return directoryTarget(blobDir);
+    throw new UsageError('both --blob and --blob-dir are missing, please specify one to store the generated data blob file', {
+      exitCode: 1,
+    });
+  }
+
+  #newStore(stream: BlobStream, table: BlobTable, ci: CiBuilder): ChunkStore {
+    const options = this.#options;
+    const parentIndex = new ChunkIndex();
+    if (this.#parent !== undefined && this.#parent.opened.image.super.digester === options.digester) {
+      addTreeChunks(this.#parent.root, parentIndex);
+    }
+    const cache = this.#cache;
+    const aligned = options.version === 6 || options.alignedChunk;
+    return new ChunkStore(
+      {
+        chunkSize: options.chunkSize,
+        compressor: options.compressor,
+        batchSize: options.batchSize,
+        aligned,
+        blobOffset: options.blobOffset,
+      },
+      {
+        pool: this.#pool,
+        stream,
+        table,
+        ci,
+        parentChunk: parentIndex.size === 0 ? () => undefined : (digest, size) => parentIndex.lookup(digest, size),
+        mirror: cache === undefined ? undefined : (data, offset) => cache.putChunk(data, offset, aligned),
+        progress: (files, bytes) => this.#meter.add(files, bytes),
+      },
+    );
+  }
+
+  /** Read the source and store its data. */
+  async #storeTree(store: ChunkStore, table: BlobTable): Promise<NumberedTree> {
+    const options = this.#options;
+    const layer = this.#parent === undefined ? 0 : 1;
+    if (options.type !== 'dir-rafs') {
+      const upper = await this.#trace.measure('build_tree', async () => {
+        const read = await readTarTree(options.source, { version: options.version, chunkSize: options.chunkSize, layer }, store, this.#context);
+        await store.finish();
+        return read.root;
+      });
+      return this.#trace.measure('build_bootstrap', () => numberTree(this.#overParent(upper)));
+    }
+    const scanned = await this.#trace.measure('build_tree', () =>
+      this.#trace.measure('load_from_directory', () =>
+        scanDirectory(
+          options.source,
+          { version: options.version, whiteoutSpec: options.whiteoutSpec, layered: this.#parent !== undefined, layer },
+          this.#context,
+        ),
+      ),
+    );
+    this.#trace.events['load_from_directory'] = scanned.entries - 1;
+    this.#meter.totalFiles = scanned.entries;
+    this.#meter.totalBytes = scanned.dataBytes;
+    if (scanned.dataBytes >= WORKERS_FROM_BYTES || scanned.entries >= WORKERS_FROM_FILES) this.#pool.start();
+    const numbered = await this.#trace.measure('build_bootstrap', () => numberTree(this.#overParent(scanned.root)));
+    await this.#trace.measure('dump_blob', () => this.#storeFiles(store, numbered, table));
+    return numbered;
+  }
+
+  #overParent(upper: TreeNode): TreeNode {
+    return this.#parent === undefined ? upper : overlay(this.#parent.root, upper, this.#options.whiteoutSpec);
+  }
+
+  async #storeFiles(store: ChunkStore, numbered: NumberedTree, table: BlobTable): Promise<void> {
+    const options = this.#options;
+    const patterns = options.prefetchPolicy === 'none' ? [] : options.prefetchPatterns;
+    const root = numbered.nodes[0] as TreeNode;
+    const { files, prefetched } = storageOrder(root, numbered.nodes, numbered.parents, patterns);
+    for (const file of files) {
+      const wait = store.addPath(file);
+      if (wait !== undefined) {
+        await wait;
+        this.#context.signal.throwIfAborted();
+      }
+    }
+    await store.finish();
+    if (options.prefetchPolicy === 'blob') this.#row.readaheadSize = this.#prefetchSize(files.slice(0, prefetched), table);
+  }
+
+  /** Stored bytes of the chunks that the files at the front brought into the new blob. */
+  #prefetchSize(files: readonly TreeNode[], table: BlobTable): number {
+    if (!table.hasOwn) return 0;
+    const ownIndex = table.ownIndex();
+    let end = this.#options.blobOffset;
+    for (const file of files) {
+      for (const chunk of file.chunks) {
+        if (chunk.blobIndex === ownIndex) end = Math.max(end, chunk.compressedOffset + chunk.compressedSize);
+      }
+    }
+    return end - this.#options.blobOffset;
+  }
+
+  /** What follows the chunk data, up to the digests (blob-and-cache 3.7, steps 3 to 8). */
+  async #finishData(store: ChunkStore, stream: BlobStream, table: BlobTable, ci: CiBuilder): Promise<void> {
+    const options = this.#options;
+    const sections = new SectionWriter(stream, { ...options, batch: options.batchSize > 0 });
+    this.#sections = sections;
+    if (!table.hasOwn) return;
+    const row = this.#row;
+    row.chunkCount = store.chunkCount;
+    row.uncompressedSize = store.uncompressedEnd;
+    await sections.endData(store.storedBytes, store.uncompressedEnd);
+    if (options.version === 5) return;
+    await sections.addCompressionInfo(ci, row);
+    if (this.#cache !== undefined) {
+      await this.#cache.putMeta(ci.data(), ci.header(row.features, row.ciCompressor, row.ciOffset, row.ciCompressedSize));
+    }
+    if (options.blobToc) await sections.addDigests(store.digestArray());
+  }
+
+  async #publish(id: string | undefined): Promise<void> {
+    const target = this.#target;
+    const cache = this.#cache;
+    this.#target = undefined;
+    this.#cache = undefined;
+    await target?.publish(id);
+    await cache?.publish(id);
+  }
+
+  async #writeBootstrapFile(bytes: Buffer): Promise<string> {
+    const { bootstrap, blobDir } = this.#options;
+    let path = bootstrap;
+    if (path === undefined) {
+      if (blobDir === undefined) {
+        throw new UsageError(
+          'both --bootstrap and --blob-dir are missing, please specify one to store the generated metadata blob file',
+          { exitCode: 1 },
+        );
+      }
+      path = join(blobDir, createHash('sha256').update(bytes).digest('hex'));
+    }
+    await writeWholeFile(path, bytes);
+    return path;
+  }
+
+  #result(store: ChunkStore, table: BlobTable, bootstrap: string, blobSize: number): BuildResult {
+    const { uncompressedBytes, dedupBytes, dedupChunks } = store.counters;
+    this.#trace.count('blob_uncompressed_size', uncompressedBytes);
+    this.#trace.count('dedup_uncompressed_size', dedupBytes);
+    this.#trace.count('dedup_chunks', dedupChunks);
+    const blobs = table.rows.map((row) => row.id);
+    if (this.#options.inlineMeta && !table.hasOwn) blobs.push(this.#row.id);
+    return {
+      bootstrap,
+      blobs,
+      version: this.#options.version,
+      compressor: this.#options.compressor,
+      blobSize,
+      consumedTime: this.#trace.consumedTime,
+      events: this.#trace.events,
+    };
+  }
+}
+
+/**
+ * Build an image.
+ *
+ * @throws UsageError   the source, a target or an option cannot be used
+ * @throws FormatError  the tar, the parent image or the dictionary breaks its format
+ * @throws the reason of `context.signal` when it was aborted; nothing that looks finished is left
+ */
+export function createImage(options: CreateOptions, context: BuildContext): Promise<BuildResult> {
+  return new Build(options, context).run();
+}
