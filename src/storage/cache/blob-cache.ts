@@ -49,6 +49,8 @@ export interface BlobCacheOptions {
   loadTable: () => Promise<ChunkTable>;
   /** verify chunks found in the cache before their first use in this process */
   validate: boolean;
+  /** look for a chunk in the data file, verifying it, before it is fetched: the map does not know */
+  probe: boolean;
   pool: DecodePool;
   meter: CacheMeter;
   logger: Logger;
@@ -88,6 +90,8 @@ export class BlobCache {
   readonly #options: BlobCacheOptions;
   readonly #pending = new Map<number, Promise<JobEnd>>();
   readonly #recent = new RecentChunks();
+  /** chunks that were looked for in the data file */
+  readonly #probed = new Set<number>();
   #table: Promise<ChunkTable> | undefined;
   #brokenUntil = 0;
   #warned = false;
@@ -184,12 +188,20 @@ export class BlobCache {
   /** Look at the file once more: another daemon may have fetched the chunk. */
   #refresh(table: ChunkTable, index: number): boolean {
     if (this.map.refresh(index)) return true;
-    if (!this.#options.validate || this.mode !== 'plain' || !this.map.isReadyInFile(index)) return false;
-    return this.verifyCached(table, index);
+    if (this.mode !== 'plain') return false;
+    const { validate, probe } = this.#options;
+    if (validate && this.map.isReadyInFile(index)) return this.#verifyCached(table, index);
+    if (!probe || this.#probed.has(index)) return false;
+    this.#probed.add(index);
+    if (!this.#verifyCached(table, index)) return false;
+    this.map.remember(index);
+    this.#unpublishedBytes += table.plainSize(index);
+    this.#schedulePublish();
+    return true;
   }
 
   /** Verify a chunk of the plain data file; it is ready in this process when that succeeds. */
-  verifyCached(table: ChunkTable, index: number): boolean {
+  #verifyCached(table: ChunkTable, index: number): boolean {
     const size = table.plainSize(index);
     const bytes = new Uint8Array(size);
     if (this.data === undefined) return false;

@@ -3,19 +3,9 @@ import { UsageError } from '../../base/errors.ts';
 import { BlobFeature } from '../../format/flags.ts';
 import type { BlobInfo } from '../../format/image.ts';
 
-const TAR_HEADER_SIZE = 512;
-
 /** True when the blob has a compression information section. */
 export function hasCi(blob: BlobInfo): boolean {
   return blob.ciCompressedSize > 0 && blob.ciUncompressedSize > 0;
-}
-
-/** How far chunk data extends in the blob; 0 when unknown (very old v5 images). */
-export function compressedDataSize(blob: BlobInfo): number {
-  const has = (feature: number): boolean => (blob.features & feature) !== 0;
-  if (has(BlobFeature.separate) || !has(BlobFeature.capTarToc)) return blob.compressedSize;
-  const end = hasCi(blob) ? blob.ciOffset : blob.compressedSize;
-  return Math.max(0, end - (has(BlobFeature.hasTarHeader) ? TAR_HEADER_SIZE : 0));
 }
 
 /**

@@ -214,6 +214,11 @@ export class ChunkMap {
     return chunkMapHeader.field.allReady(viewOf(this.#bytes()), 0) === MAP_ALL_READY;
   }
 
+  /** True when the file has any ready chunk. */
+  anyInFile(): boolean {
+    return chunkMapHeader.field.allReady(viewOf(this.#bytes()), 0) === MAP_ALL_READY || countReady(this.#fileBits(), this.count) > 0;
+  }
+
   /** Look again at the file. @returns true when the chunk counts as ready now */
   refresh(index: number): boolean {
     if (this.isReady(index)) return true;

@@ -5,7 +5,7 @@ import { MAX_CHUNK_SIZE } from '../../base/limits.ts';
 import { chunkRecord } from '../../format/chunk-record.ts';
 import { ChunkFlag } from '../../format/flags.ts';
 import type { BlobInfo, RafsImage } from '../../format/image.ts';
-import { compressedDataSize } from './blob-sizes.ts';
+import { chunkDataEnd } from '../../format/blobmeta/reader.ts';
 import type { ChunkTable } from './chunk-table.ts';
 
 const field = chunkRecord.field;
@@ -32,7 +32,7 @@ export class RecordTable implements ChunkTable {
     this.#image = image;
     this.#blob = blob;
     this.#view = viewOf(image.bytes);
-    this.#storedEnd = compressedDataSize(blob);
+    this.#storedEnd = chunkDataEnd(blob);
     this.#records = new Uint32Array(count);
   }
 

@@ -1,0 +1,134 @@
+// Opens the cache files of one blob and says how far they can be trusted. Source: blob-and-cache.md 17.1 to 17.8.
+import { join } from 'node:path';
+import { FormatError, messageOf, UsageError } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
+import type { BlobInfo, RafsImage } from '../../format/image.ts';
+import { isSafeBlobId } from '../backend/localfs.ts';
+import type { BlobReader } from '../backend/backend.ts';
+import { BlobCache } from './blob-cache.ts';
+import { chunkDataEnd } from '../../format/blobmeta/reader.ts';
+import { hasCi } from './blob-sizes.ts';
+import { ChunkMap, DamagedMapError } from './chunk-map.ts';
+import type { ChunkTable } from './chunk-table.ts';
+import { CiChunkTable } from './ci-table.ts';
+import { DataFile } from './data-file.ts';
+import type { DecodeTarget } from './decode.ts';
+import type { DecodePool } from './decode-pool.ts';
+import { loadDigestArray } from './digest-file.ts';
+import { loadMeta } from './meta-file.ts';
+import type { CacheMeter } from './meter.ts';
+import { RecordTable } from './record-table.ts';
+
+export interface OpenBlobOptions {
+  image: RafsImage;
+  blob: BlobInfo;
+  /** effective id: names the files and the blob of the backend */
+  blobId: string;
+  /** chunks of the blob */
+  count: number;
+  reader: BlobReader | undefined;
+  /** directory of the cache files; undefined = no cache */
+  workDir: string | undefined;
+  /** keep stored bytes instead of decoded chunks */
+  raw: boolean;
+  /** false: readiness is kept in memory only (`disable_indexed_map`, unknown chunk count) */
+  indexedMap: boolean;
+  validate: boolean;
+  pool: DecodePool;
+  meter: CacheMeter;
+  logger: Logger;
+}
+
+/** What was opened: the cache, and its table where that did not need to be loaded. */
+export interface OpenedBlob {
+  cache: BlobCache;
+  /** v5: the table, which files that are read tell about their chunks */
+  records: RecordTable | undefined;
+}
+
+interface Files {
+  mode: DecodeTarget;
+  map: ChunkMap;
+  data: DataFile | undefined;
+  /** chunks that are not ready may be in the data file all the same: verify before fetching */
+  probe: boolean;
+}
+
+const MEMORY_ONLY = (count: number): Files => ({ mode: 'memory', map: ChunkMap.inMemory(count), data: undefined, probe: false });
+
+function openMap(path: string, data: DataFile, options: OpenBlobOptions, dataSize: number): { map: ChunkMap; probe: boolean } {
+  const { count, logger, validate, raw } = options;
+  try {
+    const map = ChunkMap.open(path, count, validate && !raw);
+    if (data.foundSize >= dataSize || !map.anyInFile()) return { map, probe: false };
+    map.close();
+    throw new DamagedMapError({ struct: path }, `has ready chunks, but the data file was ${data.foundSize} of ${dataSize} bytes long`);
+  } catch (error) {
+    if (!(error instanceof DamagedMapError)) throw error;
+    logger.warn(`${error.message}; starting a new one, chunks found in the data file are verified before they are used`);
+    return { map: ChunkMap.rebuild(path, count, []), probe: true };
+  }
+}
+
+function openFiles(options: OpenBlobOptions): Files {
+  const { workDir, blobId, blob, raw, count, logger, indexedMap } = options;
+  if (workDir === undefined) return MEMORY_ONLY(count);
+  const base = join(workDir, blobId);
+  const dataSize = raw ? chunkDataEnd(blob) : blob.uncompressedSize;
+  let data: DataFile | undefined;
+  try {
+    data = DataFile.open(`${base}.blob.${raw ? 'raw' : 'data'}`, dataSize);
+    const mode = raw ? 'raw' : 'plain';
+    if (!indexedMap) return { mode, map: ChunkMap.inMemory(count), data, probe: !raw };
+    return { mode, data, ...openMap(`${base}.blob.data.chunk_map`, data, options, dataSize) };
+  } catch (error) {
+    if (error instanceof FormatError) {
+      data?.close();
+      throw error;
+    }
+    logger.warn(`cannot use the cache of blob ${blobId} in ${workDir}: ${messageOf(error)}; it is served without caching`);
+    data?.close();
+    return MEMORY_ONLY(count);
+  }
+}
+
+function loadTable(options: OpenBlobOptions, files: Files): () => Promise<ChunkTable> {
+  const { image, blob, blobId, reader, workDir, logger } = options;
+  const base = workDir === undefined || (files.mode === 'memory' && files.data === undefined) ? undefined : join(workDir, blobId);
+  return async () => {
+    const ci = await loadMeta(base === undefined ? undefined : `${base}.blob.meta`, blob, reader, logger);
+    const digests = options.validate ? await loadDigestArray(base, blob, reader, logger) : undefined;
+    return new CiChunkTable(ci, blob, image, digests);
+  };
+}
+
+/**
+ * Open the cache of one blob. Its table is loaded in the background.
+ *
+ * @throws FormatError EINVAL  a cache file belongs to something else
+ * @throws UsageError EINVAL   the blob id is no file name
+ */
+export function openBlob(options: OpenBlobOptions): OpenedBlob {
+  const { image, blob, blobId, count } = options;
+  if (options.workDir !== undefined && !isSafeBlobId(blobId)) {
+    throw new UsageError(`blob id ${JSON.stringify(blobId)} is no file name`);
+  }
+  const files = openFiles(options);
+  const records = hasCi(blob) ? undefined : new RecordTable(image, blob, count);
+  const cache = new BlobCache({
+    blobId,
+    compressor: blob.compressor,
+    digester: blob.digester,
+    reader: options.reader,
+    mode: files.mode,
+    map: files.map,
+    data: files.data,
+    loadTable: records === undefined ? loadTable(options, files) : () => Promise.resolve(records),
+    validate: options.validate,
+    probe: files.probe,
+    pool: options.pool,
+    meter: options.meter,
+    logger: options.logger,
+  });
+  return { cache, records };
+}
