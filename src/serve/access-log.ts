@@ -60,7 +60,13 @@ export class AccessLog {
       const at = (tail & (CAPACITY - 1)) * RECORD_WORDS;
       const word = this.#records[at + 1] ?? 0;
       const rest = word % 2 ** 33;
-      use(Math.floor(word / 2 ** 33), this.#records[at] ?? 0, rest % 2 ** 32, rest >= 2 ** 32, this.#records[at + 2] ?? 0);
+      use(
+        Math.floor(word / 2 ** 33),
+        this.#records[at] ?? 0,
+        rest % 2 ** 32,
+        rest >= 2 ** 32,
+        this.#records[at + 2] ?? 0,
+      );
     }
     Atomics.store(control, TAIL, tail);
     Atomics.notify(control, TAIL);

@@ -47,13 +47,15 @@ export class Dispatcher implements Exchange {
   readonly filler: DirectoryFiller;
   readonly accessLog: AccessLog | undefined;
   readonly lookups: Float64Array;
-  readonly deferred: DeferredRead = { index: 0, ino: 0, offset: 0, size: 0 };
+  readonly deferred: DeferredRead = { index: 0, ino: 0, offset: 0, size: 0, startedAtMs: 0 };
   request!: MessageBuffer;
   reply!: MessageBuffer;
   length = 0;
   image: ServedImage | undefined = undefined;
   ino = 0;
   interrupt: ((low: number, high: number) => void) | undefined;
+  /** performance.now() when the request of the wire log began; kept only while tracing */
+  beganAtMs = 0;
   readonly #images: (ServedImage | undefined)[] = Array.from({ length: INDEX_COUNT });
   readonly #counters: Counters;
   readonly #inFlight: Uint32Array;
@@ -97,6 +99,7 @@ export class Dispatcher implements Exchange {
     this.request = request;
     this.reply = reply;
     this.length = length;
+    if (this.state.trace) this.beganAtMs = performance.now();
     const view = request.view;
     if (length < inHeader.size) return length < H.nodeid ? 0 : this.#finish(-EINVAL);
     if (view.getUint32(H.len, true) !== length) return this.#finish(-EINVAL);
@@ -107,8 +110,8 @@ export class Dispatcher implements Exchange {
     if (this.state.minor === 0 && opcode !== Opcode.INIT) return row.replies ? this.#finish(-EIO) : 0;
     this.#begin(opcode);
     const result = opcode === Opcode.READ ? this.#timedRead(row) : this.#run(row);
-    if (result === DEFERRED) return DEFERRED;
     this.#inFlight[0] = 0;
+    if (result === DEFERRED) return DEFERRED;
     return result === NO_REPLY ? 0 : this.#finish(result);
   }
 
@@ -143,7 +146,10 @@ export class Dispatcher implements Exchange {
   #timedRead(row: Op): number {
     const start = performance.now();
     const result = this.#run(row);
-    if (result === DEFERRED) return result;
+    if (result === DEFERRED) {
+      this.deferred.startedAtMs = performance.timeOrigin + start;
+      return result;
+    }
     this.#counters.countRead(result < 0 ? 0 : result, (performance.now() - start) * 1000, result >= 0);
     this.accessLog?.add(Fop.read, this.ino, result < 0 ? 0 : result, result < 0);
     return result;
@@ -154,6 +160,7 @@ export class Dispatcher implements Exchange {
     const view = this.request.view;
     const low = view.getUint32(H.nodeid, true);
     const high = view.getUint32(H.nodeid + 4, true);
+    this.image = undefined;
     if (high === 0) {
       if (low !== ROOT_NODEID) return -ENOENT;
       this.image = this.#images[this.#rootIndex];

@@ -16,6 +16,8 @@ export interface DeferredRead {
   ino: number;
   offset: number;
   size: number;
+  /** when the request came: milliseconds since 1970, with fractions */
+  startedAtMs: number;
 }
 
 /** State of the request being handled. */

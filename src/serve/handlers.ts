@@ -4,7 +4,7 @@ import { constants } from 'node:os';
 import { S_IFDIR } from '../format/flags.ts';
 import { ENTERED } from './access-log.ts';
 import { DEFERRED, NO_REPLY, type Exchange } from './exchange.ts';
-import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, MAX_IO, ROOT_NODEID } from './opcodes.ts';
+import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, INC_EPOCH_MINOR, MAX_IO, ROOT_NODEID } from './opcodes.ts';
 import {
   accessIn,
   attr as attrTable,
@@ -36,6 +36,9 @@ const H = offsetsOf(inHeader);
 const READ = offsetsOf(readIn);
 const AO = offsetsOf(attrOut);
 const A = offsetsOf(attrTable);
+const FORGET = offsetsOf(forgetIn);
+const FORGET_ONE = offsetsOf(forgetOne);
+const INTERRUPT = offsetsOf(interruptIn);
 const MAX_NAME = 255;
 const SLASH = 0x2f;
 const O_ACCMODE = 3;
@@ -63,6 +66,8 @@ export function lookup(x: Exchange): number {
   const child = image.image.lookup(x.ino, x.request.names.at(length));
   const view = x.reply.view;
   if (child === 0) {
+    // a name that a later image may have must not be remembered where the kernel cannot be told to forget it
+    if (x.serveOpen && x.state.minor < INC_EPOCH_MINOR && x.ino === image.image.rootIno) return -ENOENT;
     x.reply.bytes.fill(0, OUT, OUT + entryOut.size + attrTable.size);
     putForever(view, OUT);
   } else {
@@ -109,7 +114,8 @@ export function read(x: Exchange): number {
   const image = x.image;
   if (image === undefined) return -EISDIR;
   const view = x.request.view;
-  const offset = view.getUint32(BODY + READ.offset + 4, true) * WORD + view.getUint32(BODY + READ.offset, true);
+  const offset =
+    view.getUint32(BODY + READ.offset + 4, true) * WORD + view.getUint32(BODY + READ.offset, true);
   const wanted = view.getUint32(BODY + READ.size, true);
   if (wanted === 0 || offset > Number.MAX_SAFE_INTEGER) return 0;
   const size = Math.min(wanted, MAX_IO, x.reply.bytes.length - OUT);
@@ -126,7 +132,8 @@ function fillDirectory(x: Exchange, plus: boolean): number {
   const image = x.image;
   if (image === undefined) return 0;
   const view = x.request.view;
-  const cookie = view.getUint32(BODY + READ.offset + 4, true) * WORD + view.getUint32(BODY + READ.offset, true);
+  const cookie =
+    view.getUint32(BODY + READ.offset + 4, true) * WORD + view.getUint32(BODY + READ.offset, true);
   const size = Math.min(view.getUint32(BODY + READ.size, true), MAX_IO, x.reply.bytes.length - OUT);
   if (size === 0 || cookie > Number.MAX_SAFE_INTEGER) return 0;
   x.filler.start(image, x.reply, OUT, OUT + size, plus);
@@ -238,12 +245,9 @@ function forgetNode(x: Exchange, nodeAt: number, countAt: number): void {
 
 /** FORGET: the kernel has dropped an inode. Nothing is kept per inode; the sum tells when an image is unused. */
 export function forget(x: Exchange): number {
-  forgetNode(x, H.nodeid, BODY + offsetsOfForget.nlookup);
+  forgetNode(x, H.nodeid, BODY + FORGET.nlookup);
   return NO_REPLY;
 }
-
-const offsetsOfForget = offsetsOf(forgetIn);
-const ONE = offsetsOf(forgetOne);
 
 /** BATCH_FORGET: a count larger than the message is cut, it cannot be replied to. */
 export function batchForget(x: Exchange): number {
@@ -252,12 +256,10 @@ export function batchForget(x: Exchange): number {
   const count = Math.min(batchForgetIn.field.count(x.request.view, BODY), room);
   for (let i = 0; i < count; i++) {
     const at = first + i * forgetOne.size;
-    forgetNode(x, at + ONE.nodeid, at + ONE.nlookup);
+    forgetNode(x, at + FORGET_ONE.nodeid, at + FORGET_ONE.nlookup);
   }
   return NO_REPLY;
 }
-
-const INTERRUPT = offsetsOf(interruptIn);
 
 /** INTERRUPT: a deferred read is given up; anything else is answered already. */
 export function interrupt(x: Exchange): number {

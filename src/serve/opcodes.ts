@@ -105,6 +105,8 @@ export const KERNEL_VERSION = 7;
 export const KERNEL_MINOR_VERSION = 45;
 /** Below this (Linux 5.1) NO_OPENDIR does not exist; such a kernel is refused. */
 export const MIN_KERNEL_MINOR = 29;
+/** From here on Notify.INC_EPOCH exists. */
+export const INC_EPOCH_MINOR = 44;
 
 /** Largest data of one READ reply, and the write size named in INIT. */
 export const MAX_IO = 0x10_0000;

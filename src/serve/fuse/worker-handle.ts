@@ -1,0 +1,125 @@
+// The main thread's end of one worker: starts it, wakes it, waits for it, looks into the memory it shares.
+import { closeSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
+import { BackendError, messageOf } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
+import { createEventfd, signalEventfd } from '../../native/descriptor.ts';
+import type { SessionState } from '../session-state.ts';
+import type { InFlight } from './miss-reader.ts';
+import type { BackendNews, WorkerReport, WorkerStart } from './thread-messages.ts';
+import { WORKER_AREA_BYTES, workerAreas, type WorkerAreas } from './worker-areas.ts';
+
+export interface WorkerHandleOptions {
+  /** the worker's channel; closed by `close` */
+  deviceFd: number;
+  state: SessionState;
+  accessLog: SharedArrayBuffer | undefined;
+  serveOpen: boolean;
+  url: URL | undefined;
+  report: (report: WorkerReport) => void;
+  logger: Logger;
+}
+
+/** Where the worker program lies: beside the source, or beside the bundle. */
+export function workerUrl(): URL {
+  return new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './fuse-worker.js', import.meta.url);
+}
+
+interface Waiter {
+  resolve(): void;
+  reject(reason: unknown): void;
+}
+
+/** One worker thread. */
+export class WorkerHandle {
+  readonly areas: WorkerAreas;
+  /** resolves when it runs; rejects when it cannot be started */
+  readonly ready: Promise<void>;
+  /** resolves when the thread is over */
+  readonly ended: Promise<void>;
+  running = true;
+  readonly #worker: Worker;
+  readonly #deviceFd: number;
+  readonly #wakeFd = createEventfd();
+  readonly #waiters = new Map<number, Waiter>();
+
+  constructor(options: WorkerHandleOptions) {
+    this.#deviceFd = options.deviceFd;
+    const shared = new SharedArrayBuffer(WORKER_AREA_BYTES);
+    this.areas = workerAreas(shared);
+    const start: WorkerStart = {
+      deviceFd: options.deviceFd,
+      wakeFd: this.#wakeFd,
+      state: options.state.buffer,
+      shared,
+      accessLog: options.accessLog,
+      serveOpen: options.serveOpen,
+      startedAtSec: Math.floor(Date.now() / 1000),
+      hold: !options.serveOpen,
+    };
+    this.#worker = new Worker(options.url ?? workerUrl(), { workerData: start, name: 'fuse' });
+    this.ready = new Promise((resolve, reject) => {
+      this.#worker.on('message', (report: WorkerReport) => {
+        if (report.type === 'ready') resolve();
+        else if (report.type === 'ack') this.#taken(report.sequence, report.problem);
+        else options.report(report);
+      });
+      this.#worker.on('error', (error) => {
+        options.logger.error(`a FUSE worker died: ${messageOf(error)}`);
+        reject(error);
+      });
+    });
+    this.ready.catch(() => {}); // whoever awaits it sees the error
+    this.ended = new Promise((resolve) => {
+      this.#worker.once('exit', () => {
+        this.running = false;
+        for (const waiter of this.#waiters.values()) waiter.resolve();
+        this.#waiters.clear();
+        resolve();
+      });
+    });
+  }
+
+  #taken(sequence: number, problem: unknown): void {
+    const waiter = this.#waiters.get(sequence);
+    this.#waiters.delete(sequence);
+    if (problem === undefined) waiter?.resolve();
+    else
+      waiter?.reject(
+        new BackendError(`a worker cannot open the image: ${messageOf(problem)}`, { cause: problem }),
+      );
+  }
+
+  /** Send news. Resolves when the worker has taken it, or is over. Wake it, or it may sleep on. */
+  post(news: BackendNews): Promise<void> {
+    if (!this.running) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      this.#waiters.set(news.sequence, { resolve, reject });
+      this.#worker.postMessage(news);
+    });
+  }
+
+  /** Make a sleeping worker look at the shared state. */
+  wake(): void {
+    if (this.running) signalEventfd(this.#wakeFd);
+  }
+
+  /** The request it is busy with. */
+  inFlight(): InFlight | undefined {
+    const [opcode = 0, nodeLow = 0, nodeHigh = 0, uniqueLow = 0, uniqueHigh = 0, seconds = 0] =
+      this.areas.inFlight;
+    if (opcode === 0) return undefined;
+    return {
+      inode: (BigInt(nodeHigh) << 32n) | BigInt(nodeLow),
+      opcode,
+      unique: (BigInt(uniqueHigh) << 32n) | BigInt(uniqueLow),
+      timestamp_secs: seconds,
+    };
+  }
+
+  /** Give back its descriptors. Only after it has ended. */
+  close(): void {
+    closeSync(this.#deviceFd);
+    closeSync(this.#wakeFd);
+  }
+}

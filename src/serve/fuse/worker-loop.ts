@@ -1,0 +1,183 @@
+// The loop of one worker thread: read a request, serve it, write the reply. Never returns to the event loop while it serves.
+// It sleeps in poll() on its channel and an eventfd, so that it can be stopped without an unmount (DESIGN 3, the trap).
+import { constants } from 'node:os';
+import { receiveMessageOnPort, type MessagePort } from 'node:worker_threads';
+import { errnoName } from '../../base/errno.ts';
+import { messageOf } from '../../base/errors.ts';
+import { Poller, POLLIN, readByAddress, writeByAddress } from '../../native/descriptor.ts';
+import { lastErrno } from '../../native/libc.ts';
+import { allocateMemory } from '../../native/memory.ts';
+import { AccessLog } from '../access-log.ts';
+import { Dispatcher } from '../dispatcher.ts';
+import { DEFERRED } from '../exchange.ts';
+import { MessageBuffer } from '../message-buffer.ts';
+import { BUFFER_SLACK, MAX_IO, opcodeName } from '../opcodes.ts';
+import { inHeader, offsetsOf, outHeader } from '../protocol.ts';
+import { ServedImage, type LocalSource } from '../served-image.ts';
+import { SessionState } from '../session-state.ts';
+import type { BackendNews, WorkerReport, WorkerStart } from './thread-messages.ts';
+import { workerAreas } from './worker-areas.ts';
+
+const { EAGAIN, EINTR, ENOENT, ENODEV } = constants.errno;
+
+const H = offsetsOf(inHeader);
+const O = offsetsOf(outHeader);
+/** different error texts a worker reports before it goes silent */
+const MAX_REPORTS = 100;
+
+/** Serves one channel until the session ends. */
+export class WorkerLoop {
+  readonly #start: WorkerStart;
+  readonly #port: MessagePort;
+  readonly #openSource: (share: unknown) => LocalSource;
+  readonly #state: SessionState;
+  readonly #dispatcher: Dispatcher;
+  readonly #request = MessageBuffer.allocate(MAX_IO + BUFFER_SLACK);
+  readonly #reply = MessageBuffer.allocate(MAX_IO + BUFFER_SLACK);
+  readonly #wakeCount = allocateMemory(8);
+  readonly #poller: Poller;
+  readonly #read = readByAddress();
+  readonly #write = writeByAddress();
+  readonly #reported = new Set<string>();
+  #generation = 0;
+  #held: boolean;
+
+  /** @param openSource makes the reader of a share; throws when the image is gone */
+  constructor(start: WorkerStart, port: MessagePort, openSource: (share: unknown) => LocalSource) {
+    this.#start = start;
+    this.#port = port;
+    this.#openSource = openSource;
+    this.#held = start.hold;
+    this.#state = new SessionState(start.state);
+    this.#poller = new Poller([start.deviceFd, start.wakeFd]);
+    const areas = workerAreas(start.shared);
+    this.#dispatcher = new Dispatcher({
+      state: this.#state,
+      serveOpen: start.serveOpen,
+      startedAtSec: start.startedAtSec,
+      ...areas,
+      accessLog:
+        start.accessLog === undefined
+          ? undefined
+          : new AccessLog(start.accessLog, () => this.#post({ type: 'drain' })),
+      interrupt: (uniqueLow, uniqueHigh) => this.#post({ type: 'interrupt', uniqueLow, uniqueHigh }),
+      report: (op, error) => this.#reportError(op, error),
+    });
+  }
+
+  /** Serve until asked to stop or unmounted; both are reported. */
+  run(): void {
+    this.#post({ type: 'ready' });
+    const holder = new Poller([this.#start.wakeFd]);
+    while (this.#news() && this.#held) {
+      holder.wait(-1);
+      this.#drainWake();
+    }
+    const errno = this.#state.stopping ? 0 : this.#serve();
+    this.#post({ type: 'end', errno });
+    this.#port.close();
+  }
+
+  /** The hot loop. Returns the errno that ended it, 0 when asked to stop. */
+  #serve(): number {
+    const fd = this.#start.deviceFd;
+    const { address, bytes } = this.#request;
+    const size = bytes.length;
+    const state = this.#state;
+    for (;;) {
+      if (state.generation !== this.#generation && !this.#news()) return 0;
+      const length = this.#read(fd, address, size);
+      if (length > 0) {
+        // the request may be newer than what was read of the news
+        if (state.generation !== this.#generation) this.#news();
+        this.#answer(length);
+        continue;
+      }
+      const errno = lastErrno();
+      if (errno === EAGAIN) this.#sleep();
+      // ENOENT: the request was interrupted while it was being handed over
+      else if (errno !== EINTR && errno !== ENOENT) return errno === 0 ? ENODEV : errno;
+    }
+  }
+
+  #answer(length: number): void {
+    const reply = this.#reply;
+    const size = this.#dispatcher.dispatch(this.#request, length, reply);
+    if (size > 0) {
+      // ENOENT: the request was interrupted meanwhile; ENODEV shows at the next read
+      this.#write(this.#start.deviceFd, reply.address, size);
+    } else if (size === DEFERRED) this.#defer();
+    if (this.#state.trace) this.#trace(size);
+  }
+
+  #defer(): void {
+    const { view } = this.#request;
+    this.#post({
+      type: 'miss',
+      fd: this.#start.deviceFd,
+      uniqueLow: view.getUint32(H.unique, true),
+      uniqueHigh: view.getUint32(H.unique + 4, true),
+      ...this.#dispatcher.deferred,
+    });
+  }
+
+  #sleep(): void {
+    if (this.#poller.wait(-1) > 0 && (this.#poller.events(1) & POLLIN) !== 0) this.#drainWake();
+  }
+
+  #drainWake(): void {
+    this.#read(this.#start.wakeFd, this.#wakeCount.address, 8);
+  }
+
+  /** Fetch what the main thread has to say. False: it is time to end. */
+  #news(): boolean {
+    this.#generation = this.#state.generation;
+    for (;;) {
+      const received = receiveMessageOnPort(this.#port) as { message: BackendNews } | undefined;
+      if (received === undefined) return !this.#state.stopping;
+      this.#apply(received.message);
+    }
+  }
+
+  #apply(news: BackendNews): void {
+    let problem: unknown;
+    for (const { index, generation, share, options } of news.attach) {
+      try {
+        const source = this.#openSource(share);
+        this.#dispatcher.setImage(index, new ServedImage(source, index, generation, options));
+      } catch (error) {
+        problem = error;
+      }
+    }
+    for (const index of news.detach) this.#dispatcher.setImage(index, undefined);
+    this.#dispatcher.setRoot(news.root);
+    if (news.root !== 0) this.#held = false;
+    this.#post({ type: 'ack', sequence: news.sequence, problem });
+  }
+
+  /** Wire log: one JSON record per operation, never payload. */
+  #trace(size: number): void {
+    const { view } = this.#request;
+    const out = this.#reply.view;
+    const error = size > 0 ? -out.getInt32(O.error, true) : 0;
+    const record = {
+      op: opcodeName(view.getUint32(H.opcode, true)),
+      unique: view.getBigUint64(H.unique, true).toString(),
+      nodeid: `0x${view.getBigUint64(H.nodeid, true).toString(16)}`,
+      us: Math.round((performance.now() - this.#dispatcher.beganAtMs) * 1000),
+      errno: size === DEFERRED ? 'deferred' : error === 0 ? 0 : errnoName(error),
+    };
+    this.#post({ type: 'trace', line: JSON.stringify(record) });
+  }
+
+  #reportError(op: string, error: unknown): void {
+    const message = `${op}: ${error instanceof Error ? (error.stack ?? error.message) : messageOf(error)}`;
+    if (this.#reported.size >= MAX_REPORTS || this.#reported.has(message)) return;
+    this.#reported.add(message);
+    this.#post({ type: 'error', message });
+  }
+
+  #post(report: WorkerReport): void {
+    this.#port.postMessage(report);
+  }
+}
