@@ -11,6 +11,7 @@ import { openFailure, openStep } from './mount-failure.ts';
 import { checkFsType, checkMountpoint, checkPrefetchFiles, type MountRequest } from './mount-request.ts';
 import type { Accounting, DaemonParts, FsCounters, ImageInstance, MountSession } from './parts.ts';
 import { StateMachine } from './state-machine.ts';
+import { superMeta } from './super-meta.ts';
 
 /** An image that is served. */
 interface ImageMount<I extends ImageInstance> {
@@ -18,6 +19,8 @@ interface ImageMount<I extends ImageInstance> {
   instance: I;
   config: ConfigV2;
   mountedAt: string;
+  /** counters of the session when the image came: what was counted before is not its own */
+  before: FsCounters;
 }
 
 /** What kind of counters a metrics request asks for. */
@@ -57,6 +60,9 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   readonly #logger: Logger & { level: LogLevel };
   readonly #id: string | null;
   readonly #supervisor: string | null;
+  /** an exit request is being served: the workers end, the mount stays */
+  leaving = false;
+  #ending = false;
   #session: MountSession<I> | undefined;
   #mount: ImageMount<I> | undefined;
   /** mounts, unmounts and state changes, one after another */
@@ -74,7 +80,8 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
           throw DaemonError.notYet('takeover');
         },
         startService: async () => {},
-        stopService: async () => this.#session?.stop(),
+        // on the way out the mount goes first: workers in the kernel's hands come back then
+        stopService: async () => (this.#ending ? this.#session?.unmount() : this.#session?.stop()),
         unmount: async () => this.#unmountAll(),
       },
       (from, to, event) => this.#logger.info(`state machine: from ${from} to ${to}, input ${event}`),
@@ -110,12 +117,17 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     return {
       enableXattr: config.rafs?.enable_xattr ?? false,
       mountedAtSec: Math.floor(Date.now() / 1000),
-      accounting: accountingOf(config),
     };
   }
 
   #remember(instance: I, config: ConfigV2, prefetch: readonly string[] | undefined): void {
-    this.#mount = { mountpoint: ROOT, instance, config, mountedAt: formatMountedTime(new Date()) };
+    this.#mount = {
+      mountpoint: ROOT,
+      instance,
+      config,
+      mountedAt: formatMountedTime(new Date()),
+      before: this.#counters,
+    };
     this.#logger.info(`RAFS filesystem mounted at ${ROOT}`);
     if (config.rafs?.prefetch.enable !== true) return;
     try {
@@ -125,7 +137,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     }
   }
 
-  /** An error for the log and for the events that the API shows. */
+  /** An error that no request hears of: for the log, and for the events that the API shows. */
   #report(text: string): void {
     this.#logger.error(text);
     this.events.add(text);
@@ -190,7 +202,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     try {
       parsed = request.readConfig();
     } catch (error) {
-      this.#report(`cannot mount ${request.source}: ${messageOf(error)}`);
+      this.#logger.error(`cannot mount ${request.source}: ${messageOf(error)}`);
       throw openFailure('Failed to load config', error);
     }
     for (const warning of parsed.warnings) this.#logger.warn(`configuration: ${warning}`);
@@ -205,7 +217,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
       });
       return { instance: await open, parsed };
     } catch (error) {
-      this.#report(`cannot mount ${request.source}: ${messageOf(error)}`);
+      this.#logger.error(`cannot mount ${request.source}: ${messageOf(error)}`);
       throw openFailure(openStep(error), error);
     }
   }
@@ -236,6 +248,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   /** Graceful end: workers stop, the mount goes. */
   shutdown(): Promise<void> {
     return this.#inTurn(async () => {
+      this.#ending = true;
       await this.machine.shutdown();
       await this.#closeImage();
     });
@@ -243,9 +256,13 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
 
   /** End that leaves the mount. */
   exit(): Promise<void> {
+    this.leaving = true;
     return this.#inTurn(async () => {
       await this.machine.exit();
       await this.#closeImage();
+    }).catch((error: unknown) => {
+      this.leaving = false;
+      throw error;
     });
   }
 
@@ -289,7 +306,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     if (this.#mount?.mountpoint !== mountpoint) {
       throw DaemonError.other("object or filesystem doesn't exist");
     }
-    return this.#mount.instance.superMeta();
+    return superMeta(this.#mount.instance.image);
   }
 
   /** The mount whose counters of a kind stand under an id; without an id the only one (nydusd.md 5.10). */
@@ -339,7 +356,10 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
 
   /** `GET /metrics/backend` and `/metrics/blobcache`. */
   storageMetrics(kind: 'backend' | 'blobcache', id: string | undefined): unknown {
-    return this.#counted(kind, id)?.instance.metrics()[kind] ?? undefined;
+    const mount = this.#counted(kind, id);
+    // without a cache nothing is counted of one
+    if (kind === 'blobcache' && mount?.config.cache?.filecache == null) return undefined;
+    return mount?.instance.metrics()[kind];
   }
 
   /** `GET /metrics/inflight`. */

@@ -32,6 +32,14 @@ export interface ApiServer {
   close(): Promise<void>;
 }
 
+const PARSER_PROBLEMS: Record<string, string> = {
+  HPE_INVALID_METHOD: 'Invalid HTTP Method: Unsupported HTTP method.',
+  HPE_INVALID_VERSION: 'Invalid HTTP Version: Unsupported HTTP version.',
+  HPE_HEADER_OVERFLOW: 'Invalid header. Reason: Invalid content length.',
+  HPE_INVALID_HEADER_TOKEN: 'Invalid header. Reason: Header is incorrectly formatted.',
+  HPE_INVALID_CONTENT_LENGTH: 'Invalid header. Reason: Invalid value. Key:Content-Length.',
+};
+
 /** Error below the API: not JSON of ours, in upstream's form. */
 function transportError(problem: string): string {
   return `{ "error": "${problem}${DROPPED}" }`;
@@ -74,7 +82,15 @@ async function serve(
   if (!METHODS.includes(method)) {
     answer(
       response,
-      { status: 400, body: transportError('Invalid HTTP Method: Unsupported HTTP method.') },
+      { status: 400, body: transportError(PARSER_PROBLEMS['HPE_INVALID_METHOD'] ?? '') },
+      true,
+    );
+    return;
+  }
+  if (request.httpVersionMajor !== 1) {
+    answer(
+      response,
+      { status: 400, body: transportError(PARSER_PROBLEMS['HPE_INVALID_VERSION'] ?? '') },
       true,
     );
     return;
@@ -87,19 +103,11 @@ async function serve(
     return;
   }
   const result = await options.handle({ method, target: request.url ?? '/', body });
-  if (result.status >= 400)
-    options.logger.warn(`API: ${method} ${request.url}: ${result.status} ${result.body ?? ''}`);
-  else options.logger.debug(`API: ${method} ${request.url}: ${result.status}`);
+  const line = `API: ${method} ${request.url}: ${result.status}`;
+  if (result.status >= 500) options.logger.warn(`${line} ${result.body ?? ''}`);
+  else options.logger.debug(line);
   answer(response, result, close);
 }
-
-const PARSER_PROBLEMS: Record<string, string> = {
-  HPE_INVALID_METHOD: 'Invalid HTTP Method: Unsupported HTTP method.',
-  HPE_INVALID_VERSION: 'Invalid HTTP Version: Unsupported HTTP version.',
-  HPE_HEADER_OVERFLOW: 'Invalid header. Reason: Invalid content length.',
-  HPE_INVALID_HEADER_TOKEN: 'Invalid header. Reason: Header is incorrectly formatted.',
-  HPE_INVALID_CONTENT_LENGTH: 'Invalid header. Reason: Invalid value. Key:Content-Length.',
-};
 
 /** The bytes were no HTTP: say so and hang up, the parser cannot go on. */
 function refuseBytes(error: NodeJS.ErrnoException, socket: Socket): void {
@@ -107,7 +115,10 @@ function refuseBytes(error: NodeJS.ErrnoException, socket: Socket): void {
     socket.destroy();
     return;
   }
-  const body = transportError(PARSER_PROBLEMS[error.code ?? ''] ?? 'Invalid request.');
+  const raw = (error as { rawPacket?: Buffer }).rawPacket;
+  const isHttp = raw !== undefined && /^[A-Za-z]+ /.test(raw.subarray(0, 32).toString('latin1'));
+  const problem = (isHttp ? PARSER_PROBLEMS[error.code ?? ''] : undefined) ?? 'Invalid request.';
+  const body = transportError(problem);
   socket.end(
     `HTTP/1.1 400 \r\nServer: Nydus API\r\nConnection: close\r\nContent-Type: application/json\r\n` +
       `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,

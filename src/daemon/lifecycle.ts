@@ -3,7 +3,7 @@
 import { NydusError, UsageError, messageOf } from '../base/errors.ts';
 import type { LogSink } from '../base/log-sink.ts';
 import { versionLine } from '../base/version.ts';
-import { Daemon } from './daemon.ts';
+import { Daemon, accountingOf } from './daemon.ts';
 import { raiseFileLimit } from './file-limit.ts';
 import { startApiServer, type ApiServer } from './http-server.ts';
 import {
@@ -58,11 +58,16 @@ export async function runFuseDaemon<I extends ImageInstance>(
   const running = await start(options, context);
   const reason = await Promise.race<Reason>([
     aborted(signal).then(() => 'signal'),
-    running.session.ended.then(() => 'unmounted'),
+    // an exit request ends the workers too: its answer goes out first
+    running.session.ended.then(async () => {
+      if (!running.daemon.leaving) return 'unmounted';
+      await running.exitRequested;
+      return 'exit';
+    }),
     running.exitRequested.then(() => 'exit'),
   ]);
   if (reason === 'signal') logger.info('received a signal, shutting down');
-  if (reason === 'unmounted') logger.info('the filesystem is unmounted, shutting down');
+  if (reason === 'unmounted') logger.info('the filesystem is no longer mounted, shutting down');
   await inTime(end(running, reason, logger), logger);
   logger.info('nydusd quits');
   return 0;
@@ -98,7 +103,12 @@ async function start<I extends ImageInstance>(
   }
 }
 
-/** Open the image first: a bad one must leave no trace on the mountpoint. */
+const EVERYTHING = { files: true, pattern: true, latest: true };
+
+/**
+ * Mount and open the image at the same time: workers take as long to start as a bootstrap to open. Nobody sees the mount
+ * before the image is attached, and a bad image takes the mount away again.
+ */
 async function startServing<I extends ImageInstance>(
   daemon: Daemon<I>,
   mountpoint: string,
@@ -106,25 +116,29 @@ async function startServing<I extends ImageInstance>(
   initial: InitialMount | undefined,
   { parts, logger }: FuseDaemonContext<I>,
 ): Promise<MountSession<I>> {
-  const instance =
-    initial &&
-    (await parts.open({ bootstrap: initial.bootstrap, config: initial.parsed.config, id: '/', logger }));
+  const accounting = initial === undefined ? EVERYTHING : accountingOf(initial.parsed.config);
+  const mounting = parts.mount({ mountpoint, threads, serveOpen: initial === undefined, accounting, logger });
+  const opening =
+    initial && parts.open({ bootstrap: initial.bootstrap, config: initial.parsed.config, id: '/', logger });
+  const [mounted, opened] = await Promise.allSettled([mounting, opening]);
+  const session = mounted.status === 'fulfilled' ? mounted.value : undefined;
+  const instance = opened.status === 'fulfilled' ? opened.value : undefined;
   try {
-    const session = await parts.mount({ mountpoint, threads, serveOpen: initial === undefined, logger });
-    try {
-      if (initial !== undefined && instance !== undefined) {
-        await daemon.serve(session, instance, initial.parsed, initial.prefetchFiles);
-      } else await daemon.serve(session);
-    } catch (error) {
-      await session.unmount();
-      throw error;
-    }
+    if (opened.status === 'rejected') throw openError(opened.reason, initial?.bootstrap);
+    if (session === undefined) throw withMountHint((mounted as PromiseRejectedResult).reason, mountpoint);
+    await daemon.serve(session, instance, initial?.parsed, initial?.prefetchFiles);
     logger.info(`serving ${initial?.bootstrap ?? 'an empty root'} at ${mountpoint}`);
     return session;
   } catch (error) {
+    await session?.unmount();
     await instance?.close();
-    throw withMountHint(error, mountpoint);
+    throw error;
   }
+}
+
+function openError(error: unknown, bootstrap = ''): unknown {
+  if (error instanceof NydusError) return error;
+  return new UsageError(`cannot open ${bootstrap}: ${messageOf(error)}`, { cause: error, exitCode: 1 });
 }
 
 const MOUNT_HINTS: Record<string, string> = {

@@ -39,6 +39,7 @@ export function openFailure(step: string, error: unknown): DaemonError {
 
 /** Step at which opening an image failed: its bootstrap is read first, then its storage is set up. */
 export function openStep(error: unknown): string {
-  const storage = error instanceof UsageError || error instanceof BackendError;
+  const storage =
+    error instanceof UsageError || (error instanceof BackendError && /\bblob\b/.test(error.message));
   return storage ? 'Failed to configure device' : 'Failed to fill superBlock';
 }

@@ -1,6 +1,7 @@
 // What the daemon needs of the filesystem side, as interfaces: the real ones come from serve/ and rafs/, loaded when the
 // daemon starts; tests bring their own.
 import type { Logger } from '../base/log.ts';
+import type { RafsImage } from '../format/image.ts';
 import type { ConfigV2 } from '../storage/config.ts';
 
 /** Counters of the operations of one mount. Source: nydusd.md 6.1. */
@@ -31,10 +32,9 @@ export interface Accounting {
 
 /** An image with its storage, ready to be served. */
 export interface ImageInstance {
-  /** facts of the superblock as `GET /daemon/backend` shows them */
-  superMeta(): Record<string, unknown>;
-  /** counters as nydusd.md 6.3 and 6.4 spell them; a cache that is not there has none */
-  metrics(): { backend: Record<string, unknown>; blobcache: Record<string, unknown> | null };
+  readonly image: Pick<RafsImage, 'super' | 'bytes'>;
+  /** counters as nydusd.md 6.3 and 6.4 spell them */
+  metrics(): { backend: object; blobcache: object };
   /** fetch ahead of the readers, in the background; paths, or what the image itself lists */
   startPrefetch(list?: readonly string[]): void;
   close(): Promise<void>;
@@ -44,7 +44,6 @@ export interface AttachOptions {
   enableXattr: boolean;
   /** seconds since 1970, shown as the time of inodes without one */
   mountedAtSec: number;
-  accounting: Accounting;
 }
 
 /** A kernel mount with its workers. */
@@ -74,6 +73,8 @@ export interface SessionOptions {
   threads: number;
   /** answer OPEN and OPENDIR instead of telling the kernel not to send them */
   serveOpen: boolean;
+  /** of the image to come; of any image when the daemon starts empty */
+  accounting: Accounting;
   logger: Logger;
 }
 
