@@ -54,7 +54,12 @@ export const fuseOptions = {
     refused: 'overlays come with a later release',
     help: 'mount read-write',
   },
-  bootstrap: { type: 'string', short: 'B', conflicts: ['shared-dir'], help: 'metadata of the image to serve' },
+  bootstrap: {
+    type: 'string',
+    short: 'B',
+    conflicts: ['shared-dir'],
+    help: 'metadata of the image to serve',
+  },
   'log-file': { type: 'string', short: 'L', help: 'append the log to this file instead of stderr' },
   'localfs-dir': {
     type: 'string',

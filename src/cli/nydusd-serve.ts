@@ -30,7 +30,9 @@ function guardProcess(logger: LogSink, signal: AbortSignal): () => void {
   const crash = (error: unknown): void => {
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
     logger.error(`nydusd failed: ${text}`);
-    void Promise.race([logger.close(), new Promise((resolve) => setTimeout(resolve, 500))]).finally(() => exitNow(1));
+    void Promise.race([logger.close(), new Promise((resolve) => setTimeout(resolve, 500))]).finally(() =>
+      exitNow(1),
+    );
   };
   const impatient = (name: NodeJS.Signals): void => {
     if (signal.aborted) exitNow(name === 'SIGINT' ? 130 : 143);

@@ -1,6 +1,7 @@
 // Options, tables and small steps that several nydus-image subcommands share. Source: nydus-image 1.1, 1.4.
 import { createLogSink, fdTarget, fileTarget, type LogSink } from '../../base/log-sink.ts';
-import type { LogLevel } from '../../base/log.ts';
+import type { LogLevel, Logger } from '../../base/log.ts';
+import { readConfigFile } from '../../storage/config-parse.ts';
 import type { CommandContext } from '../command.ts';
 
 /** Options of the program and of every subcommand. */
@@ -28,4 +29,10 @@ export function openCommandLog(ctx: CommandContext, values: object): LogSink {
   const target = file === undefined ? fdTarget(2) : fileTarget(file);
   const color = file === undefined && ctx.stderr.isTTY === true && (ctx.env['NO_COLOR'] ?? '') === '';
   return createLogSink({ level: (level ?? 'info') as LogLevel, target, color });
+}
+
+/** Parse the configuration that an option names, so that a wrong one is told before work begins. */
+export function checkConfigFile(path: string | undefined, logger: Logger): void {
+  if (path === undefined) return;
+  for (const warning of readConfigFile(path).warnings) logger.warn(warning);
 }

@@ -1,0 +1,50 @@
+// `nydus-image create`: checks, build, result. Source: nydus-image 2.3 to 2.6.
+import type { BuildResult } from '../../build/options.ts';
+import type { CommandContext } from '../command.ts';
+import { CommandFailure } from '../report.ts';
+import { checkBlobId, checkCreate } from './create-checks.ts';
+import type { CreateValues } from './create.ts';
+import { openProgress } from './progress.ts';
+import { readPrefetchList } from './prefetch-list.ts';
+import { writeResultFile, resultDocument } from './result-file.ts';
+import { checkConfigFile, openCommandLog } from './shared.ts';
+
+/** The message that callers see at the end of a build (nydus-image 2.4). */
+export function successMessage(result: BuildResult): string {
+  const blobs = result.blobs.map((id) => JSON.stringify(id)).join(', ');
+  return (
+    'successfully built RAFS filesystem: \n' +
+    `meta blob path: ${result.bootstrap === '' ? '<none>' : result.bootstrap}\n` +
+    `data blob size: 0x${result.blobSize.toString(16)}\n` +
+    `data blobs: [${blobs}]`
+  );
+}
+
+/** @returns exit status */
+export async function runCreate(ctx: CommandContext, values: CreateValues): Promise<number> {
+  const log = openCommandLog(ctx, values);
+  try {
+    checkBlobId(values['blob-id']);
+    const patterns = await readPrefetchList(ctx, values['prefetch-policy'], log);
+    const options = checkCreate(values, patterns);
+    checkConfigFile(values.config, log);
+    const { createImage } = await import('../../build/create.ts');
+    const view = await openProgress(ctx);
+    let result: BuildResult;
+    try {
+      result = await createImage(options, { logger: log, signal: ctx.signal, progress: view.update });
+    } catch (error) {
+      throw new CommandFailure('build failed', error);
+    } finally {
+      view.stop();
+    }
+    if (values['output-json'] !== undefined) {
+      const externalBootstrap = result.bootstrap === '' ? '' : `${result.bootstrap}.external`;
+      writeResultFile(values['output-json'], resultDocument({ ...result, externalBootstrap }));
+    }
+    log.info(successMessage(result));
+    return 0;
+  } finally {
+    await log.close();
+  }
+}
