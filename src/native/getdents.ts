@@ -46,7 +46,7 @@ function readNames(fd: number): Buffer[] {
     if (size === 0) return names;
     // One copy for all names of this read; each name is a view of it.
     const block = Buffer.from(scratch.subarray(0, size));
-    for (let at = 0; at < size; ) {
+    for (let at = 0; at < size;) {
       const start = at + NAME;
       const end = block.indexOf(0, start);
       if (!isDots(block, start, end)) names.push(block.subarray(start, end));

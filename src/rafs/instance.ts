@@ -10,6 +10,7 @@ import { addressOf, preadFull } from '../native/file-io.ts';
 import { openBackend, type Backend, type BlobReader } from '../storage/backend/backend.ts';
 import type { BackendMetrics } from '../storage/backend/meter.ts';
 import type { BlobCache } from '../storage/cache/blob-cache.ts';
+import type { ChunkTable } from '../storage/cache/chunk-table.ts';
 import { newCounters, sumChunkReads, type InstanceShare } from '../storage/cache/blob-share.ts';
 import { hasCi, refuseUnsupported } from '../storage/cache/blob-sizes.ts';
 import { DecodePool } from '../storage/cache/decode-pool.ts';
@@ -276,10 +277,11 @@ export class RafsInstance {
     const out = new Map<number, Map<number, Uint8Array>>();
     const jobs = [...wanted].map(async ([blobIndex, chunks]) => {
       const { cache, records } = this.#blob(blobIndex);
-      await this.#checkPlaces(cache, pieces, blobIndex);
-      const extra = records === undefined ? [] : this.#amplify(records, ino, offset, size, pieces, blobIndex);
+      const table = await this.#checkPlaces(cache, pieces, blobIndex);
+      const missing = chunks.find((index) => !cache.refresh(table, index));
+      const extra =
+        records === undefined || missing === undefined ? [] : this.#amplify(records, ino, offset, size, pieces, blobIndex);
       const options = { batch: this.#batch, extend: records === undefined, urgent: true, extra };
-      const missing = chunks.find((index) => !cache.map.isReady(index));
       const obtaining = cache.obtain(chunks, options, signal);
       if (missing !== undefined) this.#ahead[blobIndex]?.miss(missing);
       out.set(blobIndex, await obtaining);
@@ -290,7 +292,7 @@ export class RafsInstance {
   }
 
   /** The bootstrap and the chunk table of the blob must agree where a chunk is: readers go by the first, writers by the other. */
-  async #checkPlaces(cache: BlobCache, pieces: readonly ReadPiece[], blobIndex: number): Promise<void> {
+  async #checkPlaces(cache: BlobCache, pieces: readonly ReadPiece[], blobIndex: number): Promise<ChunkTable> {
     const table = await cache.table();
     for (const { ref } of pieces) {
       if (ref.blobIndex !== blobIndex) continue;
@@ -301,6 +303,7 @@ export class RafsInstance {
         `chunk ${ref.chunkIndex} of blob ${cache.blobId} is ${size} bytes at ${place}, the bootstrap says ${ref.uncompressedSize} at ${ref.uncompressedOffset}`,
       );
     }
+    return table;
   }
 
   #amplify(

@@ -4,6 +4,7 @@ import { MAX_TREE_DEPTH } from '../base/limits.ts';
 import { FileType6 } from '../format/rafs6/layout.ts';
 import { isDot, isDotDot } from '../format/names.ts';
 import type { RafsImage } from '../format/image.ts';
+import { newAttr } from './read-plan.ts';
 
 /** One entry met on a walk. */
 export interface WalkEntry {
@@ -29,6 +30,7 @@ const ROOT_PATH = Buffer.from('/');
  */
 export function* walkTree(image: RafsImage, start: number = image.rootIno): Generator<WalkEntry> {
   const seen = new Set<number>([start]);
+  const budget = new ByteBudget(image.bytes.length);
   const root: WalkEntry = {
     ino: start,
     parent: start === image.rootIno ? start : image.parentOf(start),
@@ -41,12 +43,16 @@ export function* walkTree(image: RafsImage, start: number = image.rootIno): Gene
   for (let entry = pending.pop(); entry !== undefined; entry = pending.pop()) {
     yield entry;
     if (entry.fileType !== FileType6.directory) continue;
+    budget.spend(direntBytes(image, entry.ino), entry.path);
     const children = readChildren(image, entry);
     for (let i = children.length - 1; i >= 0; i--) {
       const child = children[i] as WalkEntry;
       if (child.fileType === FileType6.directory) {
         if (seen.has(child.ino)) {
-          throw new FormatError({ struct: 'tree' }, `directory ${child.ino} is reached twice, the second time as ${child.path}`);
+          throw new FormatError(
+            { struct: 'tree' },
+            `directory ${child.ino} is reached twice, the second time as ${child.path}`,
+          );
         }
         seen.add(child.ino);
       }
@@ -55,8 +61,42 @@ export function* walkTree(image: RafsImage, start: number = image.rootIno): Gene
   }
 }
 
+/**
+ * Bytes that are looked at on a walk. Parts of a valid image do not overlap, so all of them together are no longer
+ * than the image; a hostile one may let every directory share the same long list.
+ */
+export class ByteBudget {
+  #left: number;
+
+  constructor(imageSize: number) {
+    this.#left = imageSize;
+  }
+
+  /** @throws FormatError more was spent than the image has */
+  spend(bytes: number, path: Uint8Array): void {
+    this.#left -= bytes;
+    if (this.#left < 0) {
+      throw new FormatError(
+        { struct: 'tree' },
+        `parts of the image overlap, noticed at ${Buffer.from(path).toString()}`,
+      );
+    }
+  }
+}
+
+/** Bytes of the entries of a v6 directory; v5 entries name their parent, so none is listed twice. */
+function direntBytes(image: RafsImage, dir: number): number {
+  if (image.super.version === 5) return 0;
+  const attr = newAttr();
+  image.attr(dir, attr);
+  return attr.size;
+}
+
 /** Entries of a directory but `.` and `..`, in byte order of their names. */
-export function readChildren(image: RafsImage, dir: { ino: number; path: Buffer; depth: number }): WalkEntry[] {
+export function readChildren(
+  image: RafsImage,
+  dir: { ino: number; path: Buffer; depth: number },
+): WalkEntry[] {
   const children: WalkEntry[] = [];
   const depth = dir.depth + 1;
   if (depth > MAX_TREE_DEPTH) {

@@ -5,8 +5,16 @@ import { alignUp, viewOf } from '../../base/bytes.ts';
 import { MAX_XATTR_VALUE_V5 } from '../../base/limits.ts';
 import { chunkRecord } from '../chunk-record.ts';
 import { buildChunkLocator, type ChunkLocator } from '../chunk-locator.ts';
-import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../flags.ts';
-import { MAX_STORED_NAME, compareName, compareRanges, fileTypeOf, hasForbiddenByte, isDot, isDotDot } from '../names.ts';
+import { BlobFeature, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../flags.ts';
+import {
+  MAX_STORED_NAME,
+  compareName,
+  compareRanges,
+  fileTypeOf,
+  hasForbiddenByte,
+  isDot,
+  isDotDot,
+} from '../names.ts';
 import { FileType6 } from '../rafs6/layout.ts';
 import type { BlobInfo, ChunkRef, DirVisitor, InodeAttr, RafsImage, SuperInfo } from '../image.ts';
 import { INODE5_SIZE, InodeFlag5, inode5, type Superblock5 } from './layout.ts';
@@ -53,9 +61,12 @@ export class Rafs5Image implements RafsImage {
     this.blobs = readBlobs5(this.view, this.superblock, this.super);
     this.entries = this.superblock.inodeTableEntries;
     this.tableOffset = this.superblock.inodeTableOffset;
-    this.dictionary = options.dictionary === true;
+    // the file of a generated dictionary lists chunks, whatever its size says
+    const generated = this.blobs.some(({ features }) => (features & BlobFeature.isChunkdictGenerated) !== 0);
+    this.dictionary = options.dictionary === true || generated;
     this.load(1);
-    if ((this.mode & S_IFMT) !== S_IFDIR) throw this.wrong('mode', `the root is no directory: 0${this.mode.toString(8)}`);
+    if ((this.mode & S_IFMT) !== S_IFDIR)
+      throw this.wrong('mode', `the root is no directory: 0${this.mode.toString(8)}`);
   }
 
   /**
@@ -65,7 +76,10 @@ export class Rafs5Image implements RafsImage {
    */
   recordOffset(index: number): number {
     if (!(index >= 1 && index <= this.entries)) {
-      throw new FormatError({ struct: 'inodeTable5' }, `no inode ${index}, the table has ${this.entries} entries`);
+      throw new FormatError(
+        { struct: 'inodeTable5' },
+        `no inode ${index}, the table has ${this.entries} entries`,
+      );
     }
     const slot = this.tableOffset + 4 * (index - 1);
     const word = this.view.getUint32(slot, true);
@@ -79,6 +93,25 @@ export class Rafs5Image implements RafsImage {
     return at;
   }
 
+  /**
+   * Check the record of a tree entry as reading it would, and tell where it is.
+   *
+   * @param index 1 to `entries`
+   * @throws FormatError the record breaks a rule that needs no other record
+   */
+  entry(index: number): { offset: number; chunksOffset: number; end: number } {
+    this.load(index);
+    const offset = this.at;
+    const chunksOffset = this.chunksOffset();
+    const chunks = (this.mode & S_IFMT) === S_IFREG ? this.childCount : 0;
+    return { offset, chunksOffset, end: chunksOffset + chunkRecord.size * chunks };
+  }
+
+  /** A FormatError about a record that is somewhere else than where the reader looked last. */
+  damage(name: string, offset: number, problem: string): FormatError {
+    return new FormatError({ struct: 'inode5', field: name, offset }, problem);
+  }
+
   lookup(dir: number, name: Uint8Array): number {
     this.loadDir(dir);
     if (isDot(name, 0, name.length)) return dir;
@@ -87,9 +120,15 @@ export class Rafs5Image implements RafsImage {
     let high = low + this.childCount;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      this.loadChild(middle, dir);
-      const order = compareName(name, this.bytes, this.at + INODE5_SIZE, this.nameEnd);
-      if (order === 0) return this.ino;
+      // only the record that is found is checked as a whole: steps on the way need no more than its name
+      const start = this.recordOffset(middle) + INODE5_SIZE;
+      const end = start + field.nameSize(this.view, start - INODE5_SIZE);
+      if (end > this.bytes.length) this.loadChild(middle, dir);
+      const order = compareName(name, this.bytes, start, end);
+      if (order === 0) {
+        this.loadChild(middle, dir);
+        return this.ino;
+      }
       if (order < 0) high = middle;
       else low = middle + 1;
     }
@@ -142,7 +181,10 @@ export class Rafs5Image implements RafsImage {
   chunk(ino: number, position: number, out: ChunkRef): void {
     this.loadFile(ino);
     if (!(position >= 0 && position < this.childCount)) {
-      throw this.wrong('childCount', `the file has ${this.childCount} chunks, chunk ${position} was asked for`);
+      throw this.wrong(
+        'childCount',
+        `the file has ${this.childCount} chunks, chunk ${position} was asked for`,
+      );
     }
     const hole = (field.flags(this.view, this.at) & InodeFlag5.hasHole) !== 0;
     const record = this.chunksOffset() + chunkRecord.size * position;
@@ -157,7 +199,8 @@ export class Rafs5Image implements RafsImage {
 
   readlink(ino: number): Uint8Array {
     this.loadInode(ino);
-    if ((this.mode & S_IFMT) !== S_IFLNK) throw this.wrong('mode', `inode ${ino} is no symlink: 0${this.mode.toString(8)}`);
+    if ((this.mode & S_IFMT) !== S_IFLNK)
+      throw this.wrong('mode', `inode ${ino} is no symlink: 0${this.mode.toString(8)}`);
     const start = this.at + INODE5_SIZE + alignUp(field.nameSize(this.view, this.at), 8);
     return this.bytes.subarray(start, start + field.symlinkSize(this.view, this.at));
   }
@@ -167,16 +210,24 @@ export class Rafs5Image implements RafsImage {
     const area = this.xattrArea();
     let at = area.start;
     while (at < area.end) {
-      if (area.end - at < 4) throw new FormatError({ struct: 'xattr5', offset: at }, 'the table ends inside a length word');
+      if (area.end - at < 4)
+        throw new FormatError({ struct: 'xattr5', offset: at }, 'the table ends inside a length word');
       const size = this.view.getUint32(at, true);
       const start = at + 4;
       if (size > area.end - start) {
-        throw new FormatError({ struct: 'xattr5', offset: at }, `needs ${size} bytes, ${area.end - start} are left`);
+        throw new FormatError(
+          { struct: 'xattr5', offset: at },
+          `needs ${size} bytes, ${area.end - start} are left`,
+        );
       }
       const nul = this.bytes.subarray(start, start + Math.min(size, MAX_STORED_NAME)).indexOf(0);
-      if (nul <= 0) throw new FormatError({ struct: 'xattr5', offset: start }, 'its name is empty or does not end');
+      if (nul <= 0)
+        throw new FormatError({ struct: 'xattr5', offset: start }, 'its name is empty or does not end');
       if (size - nul - 1 > MAX_XATTR_VALUE_V5) {
-        throw new FormatError({ struct: 'xattr5', offset: start }, `its value has ${size - nul - 1} bytes, at most ${MAX_XATTR_VALUE_V5} are allowed`);
+        throw new FormatError(
+          { struct: 'xattr5', offset: start },
+          `its value has ${size - nul - 1} bytes, at most ${MAX_XATTR_VALUE_V5} are allowed`,
+        );
       }
       const name = Buffer.from(this.bytes.buffer, this.bytes.byteOffset + start, nul);
       yield { name, value: this.bytes.subarray(start + nul + 1, start + size) };
@@ -333,32 +384,46 @@ export class Rafs5Image implements RafsImage {
     if (ino < 1 || ino > index) throw this.wrong('ino', `is ${ino}, entry ${index} may have 1 to ${index}`);
     if (nlink === 0) throw this.wrong('nlink', 'is 0');
     const type = mode & S_IFMT;
-    if (fileTypeOf(mode) === FileType6.unknown) throw this.wrong('mode', `0${mode.toString(8)} has no known file type`);
-    if (nameSize < 1 || nameSize > MAX_STORED_NAME) throw this.wrong('nameSize', `is ${nameSize}, expected 1 to ${MAX_STORED_NAME}`);
+    if (fileTypeOf(mode) === FileType6.unknown)
+      throw this.wrong('mode', `0${mode.toString(8)} has no known file type`);
+    if (nameSize < 1 || nameSize > MAX_STORED_NAME)
+      throw this.wrong('nameSize', `is ${nameSize}, expected 1 to ${MAX_STORED_NAME}`);
     const nameStart = at + INODE5_SIZE;
     const nameEnd = nameStart + nameSize;
     this.nameEnd = nameEnd;
     let end = nameStart + alignUp(nameSize, 8) + alignUp(symlinkSize, 8);
-    if (end > bytes.length) throw this.wrong('nameSize', `the record ends at byte ${end}, the file at ${bytes.length}`);
+    if (end > bytes.length)
+      throw this.wrong('nameSize', `the record ends at byte ${end}, the file at ${bytes.length}`);
     if (ino === 1) {
       if (index !== 1) throw this.wrong('ino', `entry ${index} claims to be the root`);
     } else {
       if (parent === 0 || (parent >= ino && (type === S_IFDIR || nlink === 1))) {
         throw this.wrong('parent', `is ${parent}, expected 1 to ${ino - 1}`);
       }
-      if (hasForbiddenByte(bytes, nameStart, nameEnd) || isDot(bytes, nameStart, nameEnd) || isDotDot(bytes, nameStart, nameEnd)) {
-        throw this.wrong('name', 'is . or .. or holds a slash or a NUL');
+      // upstream writes `/chunkdict` as the name of the one file of a generated dictionary
+      if (!this.dictionary && hasForbiddenByte(bytes, nameStart, nameEnd)) {
+        throw this.wrong('name', 'holds a slash or a NUL');
+      }
+      if (isDot(bytes, nameStart, nameEnd) || isDotDot(bytes, nameStart, nameEnd)) {
+        throw this.wrong('name', 'is . or ..');
       }
     }
     if ((field.flags(view, at) & InodeFlag5.xattr) !== 0) end = this.xattrEnd(end);
     if (type === S_IFDIR) {
-      if (ino !== index) throw this.wrong('ino', `is ${ino}, but a directory has no hard links and this is entry ${index}`);
+      if (ino !== index)
+        throw this.wrong('ino', `is ${ino}, but a directory has no hard links and this is entry ${index}`);
       if (childCount > 0 && (childIndex <= ino || childIndex + childCount - 1 > this.entries)) {
-        throw this.wrong('childIndex', `children ${childIndex} to ${childIndex + childCount - 1}, expected ${ino + 1} to ${this.entries}`);
+        throw this.wrong(
+          'childIndex',
+          `children ${childIndex} to ${childIndex + childCount - 1}, expected ${ino + 1} to ${this.entries}`,
+        );
       }
     } else if (type === S_IFREG) {
       if (end + chunkRecord.size * childCount > bytes.length) {
-        throw this.wrong('childCount', `${childCount} chunks end past the end of the file, byte ${bytes.length}`);
+        throw this.wrong(
+          'childCount',
+          `${childCount} chunks end past the end of the file, byte ${bytes.length}`,
+        );
       }
       const size = field.size(view, at);
       const needed = Math.ceil(size / this.super.chunkSize);
@@ -377,7 +442,10 @@ export class Rafs5Image implements RafsImage {
     const size = view.getUint32(start, true);
     const end = start + 8 + alignUp(size, 8);
     if (view.getUint32(start + 4, true) !== 0 || end > bytes.length) {
-      throw new FormatError({ struct: 'xattr5', offset: start }, `${size} bytes of xattrs end past the end of the file`);
+      throw new FormatError(
+        { struct: 'xattr5', offset: start },
+        `${size} bytes of xattrs end past the end of the file`,
+      );
     }
     return end;
   }

@@ -1,7 +1,13 @@
 // Superblock and blob tables of a v5 bootstrap, read and checked once when it is opened. Source: rafs-metadata.md 3.2-3.6, 3.13.
 import { FormatError } from '../../base/errors.ts';
 import { isPowerOfTwo, textOf } from '../../base/bytes.ts';
-import { MAX_BLOBS_V5, MAX_BOOTSTRAP_V5, MAX_CHUNKS_PER_BLOB, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE } from '../../base/limits.ts';
+import {
+  MAX_BLOBS_V5,
+  MAX_BOOTSTRAP_V5,
+  MAX_CHUNKS_PER_BLOB,
+  MAX_CHUNK_SIZE,
+  MIN_CHUNK_SIZE,
+} from '../../base/limits.ts';
 import { SuperFlag } from '../flags.ts';
 import { isPlainBlobId } from '../names.ts';
 import { checkSuperFlags, compressorOf, digesterOf, superblockError } from '../super-flags.ts';
@@ -30,14 +36,18 @@ interface Range {
 export function readSuperblock5(view: DataView): Superblock5 {
   const length = view.byteLength;
   if (length < SUPERBLOCK5_SIZE) {
-    throw superblockError({ struct: 'superblock5', offset: 0 }, `needs ${SUPERBLOCK5_SIZE} bytes, the file has ${length}`);
+    throw superblockError(
+      { struct: 'superblock5', offset: 0 },
+      `needs ${SUPERBLOCK5_SIZE} bytes, the file has ${length}`,
+    );
   }
   const fail = (field: keyof Superblock5, problem: string) => {
     const offset = superblock5.layout.find((info) => info.name === field)?.offset ?? 0;
     return superblockError({ struct: 'superblock5', field, offset }, problem);
   };
   const magic = superblock5.field.magic(view, 0);
-  if (magic !== RAFS5_MAGIC) throw fail('magic', `is 0x${magic.toString(16)}, expected 0x${RAFS5_MAGIC.toString(16)}`);
+  if (magic !== RAFS5_MAGIC)
+    throw fail('magic', `is 0x${magic.toString(16)}, expected 0x${RAFS5_MAGIC.toString(16)}`);
   const version = superblock5.field.fsVersion(view, 0);
   if (version !== RAFS5_VERSION) throw fail('fsVersion', `is 0x${version.toString(16)}, expected 0x500`);
   const sb = superblock5.read(view, 0);
@@ -49,7 +59,10 @@ export function readSuperblock5(view: DataView): Superblock5 {
     );
   }
   if (!isPowerOfTwo(sb.blockSize) || sb.blockSize < MIN_CHUNK_SIZE || sb.blockSize > MAX_CHUNK_SIZE) {
-    throw fail('blockSize', `is ${sb.blockSize}, expected a power of two from ${MIN_CHUNK_SIZE} to ${MAX_CHUNK_SIZE}`);
+    throw fail(
+      'blockSize',
+      `is ${sb.blockSize}, expected a power of two from ${MIN_CHUNK_SIZE} to ${MAX_CHUNK_SIZE}`,
+    );
   }
   checkSuperFlags({ struct: 'superblock5', field: 'flags', offset: 0x10 }, sb.flags);
   if (sb.inodeTableEntries === 0) throw fail('inodeTableEntries', 'is 0, an image has at least its root');
@@ -63,16 +76,22 @@ export function readSuperblock5(view: DataView): Superblock5 {
       throw fail(name, `bytes ${start} to ${start + size} are outside ${SUPERBLOCK5_SIZE} to ${length}`);
     }
     for (const other of taken) {
-      if (start < other.end && other.start < start + size) throw fail(name, `its section overlaps ${other.name}`);
+      if (start < other.end && other.start < start + size)
+        throw fail(name, `its section overlaps ${other.name}`);
     }
     taken.push({ name, start, end: start + size });
   };
   section('inodeTableOffset', sb.inodeTableOffset, 4 * sb.inodeTableEntries);
   section('blobTableOffset', sb.blobTableOffset, sb.blobTableSize);
   if (sb.extendedBlobTableEntries > 0) {
-    section('extendedBlobTableOffset', sb.extendedBlobTableOffset, extendedBlob5.size * sb.extendedBlobTableEntries);
+    section(
+      'extendedBlobTableOffset',
+      sb.extendedBlobTableOffset,
+      extendedBlob5.size * sb.extendedBlobTableEntries,
+    );
   }
-  if (sb.prefetchTableEntries > 0) section('prefetchTableOffset', sb.prefetchTableOffset, 4 * sb.prefetchTableEntries);
+  if (sb.prefetchTableEntries > 0)
+    section('prefetchTableOffset', sb.prefetchTableOffset, 4 * sb.prefetchTableEntries);
   return sb;
 }
 
@@ -109,7 +128,8 @@ export function readBlobs5(view: DataView, sb: Superblock5, info: SuperInfo): Bl
     const idEnd = nul < 0 ? end : idStart + nul;
     const id = textOf(bytes.subarray(idStart, idEnd));
     const index = blobs.length;
-    if (index >= MAX_BLOBS_V5) throw new FormatError(place, `is blob number ${index + 1}, an image has at most ${MAX_BLOBS_V5}`);
+    if (index >= MAX_BLOBS_V5)
+      throw new FormatError(place, `is blob number ${index + 1}, an image has at most ${MAX_BLOBS_V5}`);
     if (!isPlainBlobId(id)) throw new FormatError(place, `its id ${JSON.stringify(id)} is not a file name`);
     blobs.push({
       index,

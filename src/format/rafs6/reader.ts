@@ -5,8 +5,16 @@ import { alignUp, viewOf } from '../../base/bytes.ts';
 import { MAX_SYMLINK_V6 } from '../../base/limits.ts';
 import { chunkRecord } from '../chunk-record.ts';
 import { buildChunkLocator, type ChunkLocator } from '../chunk-locator.ts';
-import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, SuperFlag } from '../flags.ts';
-import { MAX_STORED_NAME, compareName, compareRanges, fileTypeOf, hasForbiddenByte, isDot, isDotDot } from '../names.ts';
+import { BlobFeature, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, SuperFlag } from '../flags.ts';
+import {
+  MAX_STORED_NAME,
+  compareName,
+  compareRanges,
+  fileTypeOf,
+  hasForbiddenByte,
+  isDot,
+  isDotDot,
+} from '../names.ts';
 import type { BlobInfo, ChunkRef, DirVisitor, InodeAttr, RafsImage, SuperInfo } from '../image.ts';
 import {
   FileType6,
@@ -34,9 +42,12 @@ export class Rafs6Image implements RafsImage {
   readonly superblocks: Superblocks6;
   /** byte offset of nid 0 */
   readonly metaOffset: number;
+  /** file type in the directory entry that `readdir` visits; should be that of the inode */
+  storedFileType = 0;
   private readonly view: DataView;
   private readonly blockSize: number;
   private readonly maxNid: number;
+  private readonly dictionary: boolean;
   private locator: ChunkLocator | undefined;
 
   // the inode looked at last; plain fields so that looking at one allocates nothing
@@ -65,6 +76,8 @@ export class Rafs6Image implements RafsImage {
     this.super = superInfo6(this.superblocks);
     this.blockSize = this.super.blockSize;
     this.blobs = readBlobs6(this.view, this.superblocks, options.dictionary === true);
+    const generated = this.blobs.some(({ features }) => (features & BlobFeature.isChunkdictGenerated) !== 0);
+    this.dictionary = options.dictionary === true || generated;
     this.rootIno = this.superblocks.erofs.rootNid;
     this.metaOffset = this.superblocks.erofs.metaBlkaddr * this.blockSize;
     this.maxNid = Math.floor((bytes.length - this.metaOffset) / 32);
@@ -74,9 +87,28 @@ export class Rafs6Image implements RafsImage {
   /** Byte offset of an inode. */
   inodeOffset(nid: number): number {
     if (!(nid > 0 && nid < this.maxNid)) {
-      throw new FormatError({ struct: 'inode6' }, `no inode ${nid}, the last slot of the file is ${this.maxNid - 1}`);
+      throw new FormatError(
+        { struct: 'inode6' },
+        `no inode ${nid}, the last slot of the file is ${this.maxNid - 1}`,
+      );
     }
     return this.metaOffset + 32 * nid;
+  }
+
+  /**
+   * Check an inode as reading it would, and tell where its parts are.
+   *
+   * @throws FormatError the inode breaks a rule that needs no other inode
+   */
+  inode(nid: number): { offset: number; extended: boolean; layout: number; bodyEnd: number; end: number } {
+    this.load(nid);
+    const type = this.mode & S_IFMT;
+    let end = this.bodyEnd;
+    if (type === S_IFREG) end = this.at + alignUp(this.bodyEnd - this.at, 8) + chunkIndex6.size * this.chunks;
+    else if ((type === S_IFDIR || type === S_IFLNK) && this.layout === InodeLayout6.flatInline) {
+      end += this.size - this.wholeBlocks();
+    }
+    return { offset: this.at, extended: this.extended, layout: this.layout, bodyEnd: this.bodyEnd, end };
   }
 
   lookup(dir: number, name: Uint8Array): number {
@@ -125,13 +157,22 @@ export class Rafs6Image implements RafsImage {
       for (let j = Math.max(0, cookie - position); j < count; j++) {
         this.loadName(j);
         const { nameStart, nameEnd } = this;
-        if (previousEnd !== 0 && compareRanges(this.bytes, previousStart, previousEnd, nameStart, nameEnd) >= 0) {
+        // upstream writes `/chunkdict` as the name of the one file of a generated dictionary
+        if (!this.dictionary && hasForbiddenByte(this.bytes, nameStart, nameEnd)) {
+          throw this.badName('the name holds a slash or a NUL');
+        }
+        if (
+          previousEnd !== 0 &&
+          compareRanges(this.bytes, previousStart, previousEnd, nameStart, nameEnd) >= 0
+        ) {
           throw this.badName('names of a directory are not in ascending order');
         }
         previousStart = nameStart;
         previousEnd = nameEnd;
         const nid = this.direntNid(j);
-        if (isDot(this.bytes, nameStart, nameEnd) && nid !== dir) throw this.badName(`. points to ${nid}, the directory is ${dir}`);
+        if (isDot(this.bytes, nameStart, nameEnd) && nid !== dir)
+          throw this.badName(`. points to ${nid}, the directory is ${dir}`);
+        this.storedFileType = dirent6.field.fileType(this.view, this.blockStart + dirent6.size * j);
         this.load(nid);
         const type = fileTypeOf(this.mode);
         if (!visit(nid, this.bytes.subarray(nameStart, nameEnd), type, position + j + 1)) return;
@@ -184,7 +225,8 @@ export class Rafs6Image implements RafsImage {
 
   readlink(nid: number): Uint8Array {
     this.load(nid);
-    if ((this.mode & S_IFMT) !== S_IFLNK) throw this.wrong('mode', `inode ${nid} is no symlink: 0${this.mode.toString(8)}`);
+    if ((this.mode & S_IFMT) !== S_IFLNK)
+      throw this.wrong('mode', `inode ${nid} is no symlink: 0${this.mode.toString(8)}`);
     const { bytes, size, bodyEnd } = this;
     if (this.layout === InodeLayout6.flatPlain) {
       const start = this.blkaddr * this.blockSize;
@@ -194,7 +236,10 @@ export class Rafs6Image implements RafsImage {
     if (whole === 0) return bytes.subarray(bodyEnd, bodyEnd + size);
     // 512-byte blocks only: the leading blocks are apart from the tail
     const start = this.blkaddr * this.blockSize;
-    return Buffer.concat([bytes.subarray(start, start + whole), bytes.subarray(bodyEnd, bodyEnd + size - whole)]);
+    return Buffer.concat([
+      bytes.subarray(start, start + whole),
+      bytes.subarray(bodyEnd, bodyEnd + size - whole),
+    ]);
   }
 
   *xattrs(nid: number): Iterable<{ name: Buffer; value: Uint8Array }> {
@@ -214,7 +259,10 @@ export class Rafs6Image implements RafsImage {
       }
       const prefix = XATTR_PREFIXES6[index];
       if (prefix === undefined) throw new FormatError(place, `unknown name prefix ${index}`);
-      const name = Buffer.concat([Buffer.from(prefix, 'latin1'), this.bytes.subarray(start, start + nameLen)]);
+      const name = Buffer.concat([
+        Buffer.from(prefix, 'latin1'),
+        this.bytes.subarray(start, start + nameLen),
+      ]);
       yield { name, value: this.bytes.subarray(start + nameLen, start + nameLen + valueSize) };
       at = alignUp(start + nameLen + valueSize, 4);
     }
@@ -253,7 +301,11 @@ export class Rafs6Image implements RafsImage {
     this.locator ??= buildChunkLocator(this.blobs.length, (each) => {
       for (let row = 0; row < size / chunkRecord.size; row++) {
         const record = start + chunkRecord.size * row;
-        each(chunkRecord.field.blobIndex(this.view, record), chunkRecord.field.index(this.view, record), row + 1);
+        each(
+          chunkRecord.field.blobIndex(this.view, record),
+          chunkRecord.field.index(this.view, record),
+          row + 1,
+        );
       }
     });
     const row = this.locator(blobIndex, chunkIndex);
@@ -321,13 +373,17 @@ export class Rafs6Image implements RafsImage {
     }
     this.nameStart = blockStart + start;
     this.nameEnd = blockStart + end;
-    if (start < dirent6.size * blockCount || end > blockLimit || end <= start || end - start > MAX_STORED_NAME) {
+    if (
+      start < dirent6.size * blockCount ||
+      end > blockLimit ||
+      end <= start ||
+      end - start > MAX_STORED_NAME
+    ) {
       throw new FormatError(
         { struct: 'dirent6', field: 'nameoff', offset: entry },
         `the name is at ${start} to ${end}, the block has ${blockLimit} bytes and names have 1 to ${MAX_STORED_NAME}`,
       );
     }
-    if (hasForbiddenByte(this.bytes, this.nameStart, this.nameEnd)) throw this.badName('the name holds a slash or a NUL');
   }
 
   private direntNid(j: number): number {
@@ -378,13 +434,20 @@ export class Rafs6Image implements RafsImage {
     const layout = (format >>> 1) & 7;
     const extended = (format & 1) === 1;
     const head = at + (extended ? inodeExtended6.size : inodeCompact6.size);
-    if (format > 0xf || (layout !== InodeLayout6.flatPlain && layout !== InodeLayout6.flatInline && layout !== InodeLayout6.chunkBased)) {
+    if (
+      format > 0xf ||
+      (layout !== InodeLayout6.flatPlain &&
+        layout !== InodeLayout6.flatInline &&
+        layout !== InodeLayout6.chunkBased)
+    ) {
       throw this.wrong('format', `is 0x${format.toString(16)}, unknown layout`);
     }
-    if (head > bytes.length) throw this.wrong('format', `the header ends at byte ${head}, the file at ${bytes.length}`);
+    if (head > bytes.length)
+      throw this.wrong('format', `the header ends at byte ${head}, the file at ${bytes.length}`);
     const icount = ext.xattrIcount(view, at);
     const bodyEnd = icount === 0 ? head : head + xattrHeader6.size + 4 * (icount - 1);
-    if (bodyEnd > bytes.length) throw this.wrong('xattrIcount', `the xattrs end at byte ${bodyEnd}, the file at ${bytes.length}`);
+    if (bodyEnd > bytes.length)
+      throw this.wrong('xattrIcount', `the xattrs end at byte ${bodyEnd}, the file at ${bytes.length}`);
     const mode = ext.mode(view, at);
     const type = mode & S_IFMT;
     this.extended = extended;
@@ -394,25 +457,31 @@ export class Rafs6Image implements RafsImage {
     this.blkaddr = ext.u(view, at);
     this.bodyEnd = bodyEnd;
     this.chunks = 0;
-    if (fileTypeOf(mode) === FileType6.unknown) throw this.wrong('mode', `0${mode.toString(8)} has no known file type`);
+    if (fileTypeOf(mode) === FileType6.unknown)
+      throw this.wrong('mode', `0${mode.toString(8)} has no known file type`);
     if ((extended ? ext.nlink(view, at) : compact.nlink(view, at)) === 0) throw this.wrong('nlink', 'is 0');
     if (type === S_IFREG) this.checkFile();
     else if (type === S_IFDIR || type === S_IFLNK) this.checkFlat(type);
   }
 
   private checkFile(): void {
-    if (this.layout !== InodeLayout6.chunkBased) throw this.wrong('format', `a regular file has layout ${this.layout}, expected 4`);
+    if (this.layout !== InodeLayout6.chunkBased)
+      throw this.wrong('format', `a regular file has layout ${this.layout}, expected 4`);
     this.chunks = Math.ceil(this.size / this.super.chunkSize);
     const end = this.at + alignUp(this.bodyEnd - this.at, 8) + chunkIndex6.size * this.chunks;
     if (end > this.bytes.length) {
-      throw this.wrong('size', `${this.chunks} chunk indexes end at byte ${end}, the file at ${this.bytes.length}`);
+      throw this.wrong(
+        'size',
+        `${this.chunks} chunk indexes end at byte ${end}, the file at ${this.bytes.length}`,
+      );
     }
   }
 
   private checkFlat(type: number): void {
     const { size } = this;
     if (size === 0) throw this.wrong('size', 'is 0');
-    if (type === S_IFLNK && size > MAX_SYMLINK_V6) throw this.wrong('size', `is ${size}, a target has at most ${MAX_SYMLINK_V6} bytes`);
+    if (type === S_IFLNK && size > MAX_SYMLINK_V6)
+      throw this.wrong('size', `is ${size}, a target has at most ${MAX_SYMLINK_V6} bytes`);
     if (this.layout === InodeLayout6.chunkBased) throw this.wrong('format', 'layout 4 is for regular files');
     const inline = this.layout === InodeLayout6.flatInline;
     const whole = inline ? this.wholeBlocks() : size;
@@ -421,7 +490,10 @@ export class Rafs6Image implements RafsImage {
       throw this.wrong('u', `the data ends at byte ${blocksEnd}, the file at ${this.bytes.length}`);
     }
     if (inline && this.bodyEnd + size - whole > this.bytes.length) {
-      throw this.wrong('size', `the tail ends at byte ${this.bodyEnd + size - whole}, the file at ${this.bytes.length}`);
+      throw this.wrong(
+        'size',
+        `the tail ends at byte ${this.bodyEnd + size - whole}, the file at ${this.bytes.length}`,
+      );
     }
   }
 }

@@ -9,6 +9,10 @@ class Queue {
   #items: number[] = [];
   #head = 0;
 
+  get empty(): boolean {
+    return this.#head === this.#items.length;
+  }
+
   push(item: number): void {
     this.#items.push(item);
   }

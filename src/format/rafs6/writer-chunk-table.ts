@@ -3,6 +3,9 @@ import { chunkRecord } from '../chunk-record.ts';
 import { BlobFeature } from '../flags.ts';
 import type { WriterBlob, WriterChunk, WriterNode } from '../writer-input.ts';
 
+/** A number holds this many digest bytes exactly. */
+const HEAD_BYTES = 6;
+
 interface Keyed {
   /** first six digest bytes: decides nearly every comparison */
   head: number;
@@ -17,8 +20,10 @@ export function distinctChunks(nodes: readonly WriterNode[], blobs: readonly Wri
   const keyed: Keyed[] = [];
   for (const node of nodes) {
     for (const chunk of node.chunks) {
-      const digest = Buffer.from(chunk.digest.buffer, chunk.digest.byteOffset, chunk.digest.byteLength);
-      keyed.push({ head: digest.readUIntBE(0, 6), chunk });
+      const { digest } = chunk;
+      let head = 0;
+      for (let i = 0; i < HEAD_BYTES; i++) head = head * 256 + (digest[i] as number);
+      keyed.push({ head, chunk });
     }
   }
   const externalIndex = (chunk: WriterChunk): number =>
