@@ -1,7 +1,7 @@
 // Chunk dictionary: the chunks of another image that a build may refer to instead of storing them again.
 // Source: rafs-metadata.md 6.5, blob-and-cache.md 16.1, 16.3-16.5.
 import { readFileSync } from 'node:fs';
-import { FormatError, messageOf, UsageError } from '../base/errors.ts';
+import { FormatError, UsageError } from '../base/errors.ts';
 import { viewOf } from '../base/bytes.ts';
 import type { DigesterName } from '../codec/algorithms.ts';
 import { chunkRecord } from '../format/chunk-record.ts';
@@ -10,6 +10,7 @@ import type { RafsImage } from '../format/image.ts';
 import { EXTENDED_SUPER_OFFSET, extendedSuper6 } from '../format/rafs6/layout.ts';
 import type { TreeBlob, TreeChunk, TreeNode } from '../tree/node.ts';
 import { importBlob } from './import-blob.ts';
+import { unreadable } from './merge-source.ts';
 import { loadBlobs, loadImage, readChunk } from './load-image.ts';
 
 /**
@@ -127,9 +128,9 @@ export function openDictionary(path: string): RafsImage {
   try {
     bytes = readFileSync(path);
   } catch (error) {
-    throw new UsageError(`load chunk dict bootstrap "${path}": ${messageOf(error)}`, {
+    throw new UsageError(`load chunk dict bootstrap "${path}"`, {
       exitCode: 1,
-      cause: error,
+      cause: unreadable(path, error),
     });
   }
   return openImage(bytes, { dictionary: true });

@@ -11,7 +11,7 @@ import type { BlobStream } from './blob-output.ts';
 import type { BlobTable } from './blob-table.ts';
 import type { ChunkSink } from './chunk-sink.ts';
 import type { CiBuilder } from './ci-builder.ts';
-import { jobCapacity, jobData, jobRecords, MAX_JOB_CHUNKS, newJobBuffer, RECORD_SIZE } from './pool-job.ts';
+import { jobCapacity, jobData, JobRecords, MAX_JOB_CHUNKS, newJobBuffer } from './pool-job.ts';
 import type { WorkerPool } from './pool.ts';
 
 /** Jobs done on the main thread before workers are worth their start. */
@@ -38,8 +38,8 @@ export interface StoreParts {
   stream: BlobStream;
   table: BlobTable;
   ci: CiBuilder;
-  /** chunk of a parent image, or undefined */
-  parentChunk: (digest: Uint8Array, size: number) => TreeChunk | undefined;
+  /** chunk of a dictionary or parent image, asked before the chunks of this build; undefined = there are none */
+  foreignChunk: ((digest: Uint8Array, size: number) => TreeChunk | undefined) | undefined;
   /** also given every stored chunk, uncompressed: the data file of `--blob-cache-dir` */
   mirror: ((data: Uint8Array, uncompressedOffset: number) => Promise<void>) | undefined;
   /** called after each job, with files and bytes in it */
@@ -70,7 +70,7 @@ export class ChunkStore implements ChunkSink {
   readonly #parts: StoreParts;
   readonly #known = new Map<string, TreeChunk>();
   readonly #free: ArrayBuffer[] = [];
-  readonly #digestArrays: Buffer[] = [];
+  readonly #slabs: Buffer[] = [];
   #open: OpenJob | undefined;
   #submitted = 0;
   #underWay = 0;
@@ -107,7 +107,7 @@ export class ChunkStore implements ChunkSink {
 
   /** Digests of the stored chunks in index order, 32 bytes each. */
   digestArray(): Buffer {
-    return Buffer.concat(this.#digestArrays);
+    return Buffer.concat(this.#slabs, this.#nextIndex * DIGEST_SIZE);
   }
 
   /** Store a file that the workers read themselves, through `node.sourcePath`. A promise means: wait. */
@@ -115,7 +115,7 @@ export class ChunkStore implements ChunkSink {
     const path = node.sourcePath;
     if (path === undefined) throw new UsageError(`no source for the data of "${node.name.toString()}"`, { exitCode: 1 });
     if (node.size > jobCapacity(this.#options.chunkSize)) return this.#addLarge(node, path);
-    this.#addRange(node, path, 0);
+    for (let offset = 0; offset < node.size; ) offset = this.#addRange(node, path, offset);
     return this.#pressure();
   }
 
@@ -256,7 +256,7 @@ export class ChunkStore implements ChunkSink {
     const { chunkSize } = this.#options;
     const { mirror, stream } = this.#parts;
     const data = jobData(buffer);
-    const records = jobRecords(buffer);
+    const records = new JobRecords(buffer);
     const parts: Uint8Array[] = [];
     let from = 0;
     let record = 0;
@@ -274,27 +274,25 @@ export class ChunkStore implements ChunkSink {
       bytes += length;
       for (let done = 0; done < length; done += chunkSize) {
         const size = Math.min(chunkSize, length - done);
-        const stored = records.readUInt32LE(record);
-        const digest = records.subarray(record + 16, record + 16 + DIGEST_SIZE);
-        const key = digest.toString('latin1');
-        const known = this.#find(key, digest, size);
+        const stored = records.stored(record);
+        const key = records.digestKey(record);
+        const known = this.#find(key, records, record, size);
         if (known !== undefined) {
           node.chunks.push(withFileOffset(known, offset + done));
           this.counters.dedupBytes += size;
           this.counters.dedupChunks++;
         } else {
-          const chunk = this.#newChunk(digest, size, records.readUInt32LE(record + 4), offset + done);
+          const chunk = this.#newChunk(records, record, size, offset + done);
           this.#known.set(key, chunk);
           node.chunks.push(chunk);
-          const plain = data.subarray(from, from + stored);
-          if (mirror !== undefined) await mirror(plain, chunk.uncompressedOffset);
+          if (mirror !== undefined) await mirror(data.subarray(from, from + stored), chunk.uncompressedOffset);
           if (this.#isBatched(offset, length)) {
             if (this.#batchUsed + size >= this.#options.batchSize) {
               endRun();
               runStart = runEnd = from;
               this.#flushBatch(parts);
             }
-            this.#addToBatch(chunk, plain);
+            this.#addToBatch(chunk, data.subarray(from, from + stored));
           } else {
             if (this.#batchUsed > 0) {
               endRun();
@@ -314,7 +312,7 @@ export class ChunkStore implements ChunkSink {
           }
         }
         from += stored;
-        record += RECORD_SIZE;
+        record++;
       }
     }
     endRun();
@@ -323,19 +321,18 @@ export class ChunkStore implements ChunkSink {
     this.#parts.progress(owners.length, bytes);
   }
 
-  #find(key: string, digest: Uint8Array, size: number): TreeChunk | undefined {
-    const { table, parentChunk } = this.#parts;
-    const known = table.dictionaryChunk(digest, size) ?? parentChunk(digest, size) ?? this.#known.get(key);
+  #find(key: string, records: JobRecords, record: number, size: number): TreeChunk | undefined {
+    const { foreignChunk } = this.#parts;
+    const known = foreignChunk?.(records.digest(record), size) ?? this.#known.get(key);
     return known !== undefined && (known.uncompressedSize === 0 || known.uncompressedSize === size) ? known : undefined;
   }
 
-  #newChunk(digest: Uint8Array, size: number, crc32: number, fileOffset: number): TreeChunk {
+  #newChunk(records: JobRecords, record: number, size: number, fileOffset: number): TreeChunk {
     if (this.#nextIndex >= MAX_WRITTEN_CHUNKS) {
       throw new UsageError(`the blob has more than ${MAX_WRITTEN_CHUNKS} chunks`, { exitCode: 1, hint: 'use a larger --chunk-size' });
     }
-    const kept = this.#keepDigest(digest);
     const chunk: TreeChunk = {
-      digest: kept,
+      digest: this.#keepDigest(records, record),
       blobIndex: this.#parts.table.ownIndex(),
       flags: ChunkFlag.hasCrc32,
       compressedSize: 0,
@@ -344,24 +341,23 @@ export class ChunkStore implements ChunkSink {
       uncompressedOffset: this.uncompressedEnd,
       fileOffset,
       index: this.#nextIndex++,
-      crc32,
+      crc32: records.crc32(record),
     };
     this.uncompressedEnd += this.#options.aligned ? alignUp(size, 4096) : size;
     this.counters.uncompressedBytes += size;
     return chunk;
   }
 
-  #keepDigest(digest: Uint8Array): Buffer {
+  #keepDigest(records: JobRecords, record: number): Uint8Array {
     if (this.#slabUsed + DIGEST_SIZE > this.#slab.length) {
       this.#slab = Buffer.alloc(DIGEST_SLAB);
       this.#slabUsed = 0;
-      this.#digestArrays.push(this.#slab.subarray(0, 0));
+      this.#slabs.push(this.#slab);
     }
-    const kept = this.#slab.subarray(this.#slabUsed, this.#slabUsed + DIGEST_SIZE);
-    kept.set(digest);
+    const at = this.#slabUsed;
+    records.copyDigest(record, this.#slab, at);
     this.#slabUsed += DIGEST_SIZE;
-    this.#digestArrays[this.#digestArrays.length - 1] = this.#slab.subarray(0, this.#slabUsed);
-    return kept;
+    return new Uint8Array(this.#slab.buffer, this.#slab.byteOffset + at, DIGEST_SIZE);
   }
 
   #isBatched(offset: number, length: number): boolean {

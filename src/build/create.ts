@@ -257,7 +257,10 @@ class Build {
         stream,
         table,
         ci,
-        parentChunk: parentIndex.size === 0 ? () => undefined : (digest, size) => parentIndex.lookup(digest, size),
+        foreignChunk:
+          this.#dictionary === undefined && parentIndex.size === 0
+            ? undefined
+            : (digest, size) => table.dictionaryChunk(digest, size) ?? parentIndex.lookup(digest, size),
         mirror: cache === undefined ? undefined : (data, offset) => cache.putChunk(data, offset, aligned),
         progress: (files, bytes) => this.#meter.add(files, bytes),
       },

@@ -1,10 +1,13 @@
 // Layer bootstraps -> the bootstrap of the whole image. Source: rafs-metadata.md 6.4, nydus-image-and-nydusify.md 3.
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
 import { UsageError } from '../base/errors.ts';
 import { MAX_LAYERS } from '../base/limits.ts';
 import { BlobFeature, SuperFlag } from '../format/flags.ts';
 import type { RafsImage } from '../format/image.ts';
 import { walkNumbering } from '../tree/children.ts';
 import type { TreeBlob, TreeNode } from '../tree/node.ts';
+import { writeWholeFile } from './blob-output.ts';
 import { writeBootstrap } from './bootstrap.ts';
 import { openDictionary, parseChunkDictArgument } from './chunk-dict.ts';
 import { checkCompatible } from './compatibility.ts';
@@ -13,7 +16,6 @@ import { loadBlobs, loadImage } from './load-image.ts';
 import { openMergeSource, type MergeSource } from './merge-source.ts';
 import type { BuildContext, BuildResult, MergeOptions } from './options.ts';
 import { overlay } from './overlay.ts';
-import { placeBootstrap } from './place-bootstrap.ts';
 
 /** What the lists say about the own blob of one source; undefined = not given. */
 interface Corrections {
@@ -186,13 +188,13 @@ function checkTarfs(image: RafsImage, options: MergeOptions): void {
   fail('merging RAFS in TARFS mode is not supported yet');
 }
 
-function loadParent(
+async function loadParent(
   working: Working,
   options: MergeOptions,
   reference: RafsImage | undefined,
-): RafsImage | undefined {
+): Promise<RafsImage | undefined> {
   if (options.parentBootstrap === undefined) return reference;
-  const parent = openMergeSource(options.parentBootstrap);
+  const parent = await openMergeSource(options.parentBootstrap);
   const { root, blobs } = loadImage(parent.image, 0);
   const map = blobs.map((blob) => workingIndex(working, importBlob(blob, parent.path), parent.path));
   renumber(root, map);
@@ -218,14 +220,14 @@ export async function mergeImages(options: MergeOptions, context: BuildContext):
   if (dictionaryImage !== undefined && dictionaryPath !== undefined) {
     for (const blob of loadBlobs(dictionaryImage)) dictionary.add(importBlob(blob, dictionaryPath).id);
   }
-  let reference = loadParent(working, options, dictionaryImage);
+  let reference = await loadParent(working, options, dictionaryImage);
   const parentBlobs = working.blobs.length;
   let first: RafsImage | undefined;
   let last: RafsImage | undefined;
   let encrypted = false;
   for (const [position, path] of options.sources.entries()) {
     context.signal.throwIfAborted();
-    const source = openMergeSource(path);
+    const source = await openMergeSource(path);
     checkTarfs(source.image, options);
     reference ??= source.image;
     checkCompatible(reference, source.image);
@@ -254,7 +256,9 @@ export async function mergeImages(options: MergeOptions, context: BuildContext):
     encrypted,
     prefetchPatterns: options.prefetchPolicy === 'fs' ? options.prefetchPatterns : [],
   });
-  const bootstrap = await placeBootstrap(bytes, options.bootstrap, options.blobDir);
+  const bootstrap =
+    options.bootstrap ?? join(options.blobDir ?? '', createHash('sha256').update(bytes).digest('hex'));
+  await writeWholeFile(bootstrap, bytes);
   context.progress({
     phase: 'done',
     files: options.sources.length,

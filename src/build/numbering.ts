@@ -46,8 +46,7 @@ export function numberTree(root: TreeNode): NumberedTree {
       first.nlink++;
       shared++;
       // whichever link was given the data has it for all
-      if (first.chunks.length === 0) first.chunks = node.chunks;
-      node.chunks = first.chunks;
+      if (first.chunks.length === 0 && node.chunks.length > 0) first.chunks = node.chunks;
     } else if (node.children !== undefined) {
       node.nlink = 2;
       if (node !== root) parent.nlink++;
@@ -57,6 +56,7 @@ export function numberTree(root: TreeNode): NumberedTree {
   for (const node of nodes) {
     const first = nodes[node.ino - 1] as TreeNode;
     node.nlink = first.nlink;
+    node.chunks = first.chunks;
   }
   return { nodes, parents: Uint32Array.from(parentOf), childIndexes: childIndexesOf(nodes), inodes: nodes.length - shared };
 }

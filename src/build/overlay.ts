@@ -1,5 +1,6 @@
 // One layer over another: whiteouts applied, upper entries replace lower ones. Source: rafs-metadata.md 6.2.
 import { FormatError } from '../base/errors.ts';
+import { alignUp } from '../base/bytes.ts';
 import { MAX_TREE_DEPTH } from '../base/limits.ts';
 import { isDirectory } from '../tree/children.ts';
 import type { TreeNode } from '../tree/node.ts';
@@ -23,7 +24,17 @@ interface Markers {
   hidden: Set<string>;
 }
 
+/** v5 size of an xattr table without its header: length word, name, NUL and value of each (rafs-metadata 3.7). */
+function xattrBytes5(xattrs: ReadonlyMap<string, Buffer>): number {
+  let total = 0;
+  for (const [name, value] of xattrs) total += 4 + name.length + 1 + value.length;
+  return total;
+}
+
 function dropOpaqueMark(node: TreeNode): void {
+  if (node.dirSize5 !== undefined) {
+    node.blocks5 = Math.ceil((node.dirSize5 + alignUp(xattrBytes5(node.xattrs ?? new Map()), 8)) / 512);
+  }
   const xattrs = new Map(node.xattrs);
   xattrs.delete(OVERLAY_OPAQUE_XATTR);
   if (xattrs.size > 0) node.xattrs = xattrs;

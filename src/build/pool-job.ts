@@ -16,8 +16,9 @@ export interface JobSettings {
   batchLimit: number;
 }
 
-/** Bytes of one result record: stored size, crc (u32 each), 8 unused, digest. */
-export const RECORD_SIZE = 48;
+/** Bytes of one result record: stored size and CRC (u32 of this machine each), 8 unused, digest. */
+const RECORD_SIZE = 48;
+const DIGEST_AT = 16;
 /** Records of a job, hence chunks of a job. */
 export const MAX_JOB_CHUNKS = 2048;
 const RECORDS_SIZE = RECORD_SIZE * MAX_JOB_CHUNKS;
@@ -39,9 +40,49 @@ export function jobData(buffer: ArrayBuffer): Uint8Array {
   return new Uint8Array(buffer, RECORDS_SIZE);
 }
 
-/** The records of a job buffer. */
-export function jobRecords(buffer: ArrayBuffer): Buffer {
-  return Buffer.from(buffer, 0, RECORDS_SIZE);
+/** The records of a job buffer, one after the other. */
+export class JobRecords {
+  readonly #words: Uint32Array;
+  readonly #bytes: Buffer;
+  #next = 0;
+
+  constructor(buffer: ArrayBuffer) {
+    this.#words = new Uint32Array(buffer, 0, RECORDS_SIZE / 4);
+    this.#bytes = Buffer.from(buffer, 0, RECORDS_SIZE);
+  }
+
+  /** Write the next record. */
+  push(stored: number, crc32: number, digest: Uint8Array): void {
+    const at = this.#next;
+    this.#words[at / 4] = stored;
+    this.#words[at / 4 + 1] = crc32;
+    this.#bytes.set(digest, at + DIGEST_AT);
+    this.#next = at + RECORD_SIZE;
+  }
+
+  /** Stored size of record `i`. */
+  stored(i: number): number {
+    return this.#words[(i * RECORD_SIZE) / 4] as number;
+  }
+
+  crc32(i: number): number {
+    return this.#words[(i * RECORD_SIZE) / 4 + 1] as number;
+  }
+
+  /** Digest as text, one character a byte: a key for maps. */
+  digestKey(i: number): string {
+    return this.#bytes.toString('latin1', i * RECORD_SIZE + DIGEST_AT, (i + 1) * RECORD_SIZE);
+  }
+
+  /** Digest, a view of the job's memory. */
+  digest(i: number): Uint8Array {
+    return this.#bytes.subarray(i * RECORD_SIZE + DIGEST_AT, (i + 1) * RECORD_SIZE);
+  }
+
+  /** Copy a digest. */
+  copyDigest(i: number, target: Buffer, offset: number): void {
+    this.#bytes.copy(target, offset, i * RECORD_SIZE + DIGEST_AT, (i + 1) * RECORD_SIZE);
+  }
 }
 
 /** One job on its way to a worker and back. */
@@ -54,32 +95,22 @@ export interface Job {
   paths: Uint8Array | undefined;
 }
 
-/** Reads pieces of files; keeps the last file open, as large files come in many pieces. */
-class PieceReader {
-  #fd = -1;
-  #path: Uint8Array = Buffer.alloc(0);
-
-  read(path: Uint8Array, offset: number, target: Uint8Array): void {
-    if (this.#fd < 0 || Buffer.compare(this.#path, path) !== 0) {
-      this.close();
-      this.#fd = openSync(Buffer.from(path.buffer, path.byteOffset, path.byteLength), constants.O_RDONLY | constants.O_NOFOLLOW);
-      this.#path = path;
-    }
+/** Fill `target` from a file. UsageError when the file ends too early. */
+function readPiece(path: Buffer, offset: number, target: Uint8Array): void {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
     for (let done = 0; done < target.length; ) {
-      const got = readSync(this.#fd, target, done, target.length - done, offset + done);
+      const got = readSync(fd, target, done, target.length - done, offset + done);
       if (got === 0) {
-        throw new UsageError(`file "${Buffer.from(path).toString()}" ended at ${offset + done} bytes, it had ${offset + target.length} when the build began`, {
-          exitCode: 1,
-          hint: 'build from a tree that does not change',
-        });
+        throw new UsageError(
+          `file "${path.toString()}" ended at ${offset + done} bytes, it had ${offset + target.length} when the build began`,
+          { exitCode: 1, hint: 'build from a tree that does not change' },
+        );
       }
       done += got;
     }
-  }
-
-  close(): void {
-    if (this.#fd >= 0) closeSync(this.#fd);
-    this.#fd = -1;
+  } finally {
+    closeSync(fd);
   }
 }
 
@@ -99,52 +130,43 @@ export class JobRunner {
    * @throws UsageError a file became shorter
    */
   run(job: Job): void {
+    const { pieces, paths } = job;
     const data = jobData(job.buffer);
-    const reader = new PieceReader();
-    try {
-      if (job.paths !== undefined) this.#read(job.pieces, job.paths, data, reader);
-    } finally {
-      reader.close();
-    }
-    this.#process(job.pieces, data, jobRecords(job.buffer));
-  }
-
-  #read(pieces: Float64Array, paths: Uint8Array, data: Uint8Array, reader: PieceReader): void {
-    let path = 0;
-    let at = 0;
-    for (let i = 0; i < pieces.length; i += 2) {
-      const length = pieces[i + 1] as number;
-      const end = paths.indexOf(0, path);
-      reader.read(paths.subarray(path, end), pieces[i] as number, data.subarray(at, at + length));
-      path = end + 1;
-      at += length;
-    }
-  }
-
-  #process(pieces: Float64Array, data: Uint8Array, records: Buffer): void {
-    const { chunkSize, compressor, digester, batchLimit } = this.#settings;
+    const records = new JobRecords(job.buffer);
+    const { batchLimit } = this.#settings;
     let from = 0;
     let to = 0;
-    let record = 0;
+    let path = 0;
     for (let i = 0; i < pieces.length; i += 2) {
+      const offset = pieces[i] as number;
       const length = pieces[i + 1] as number;
-      const raw = pieces[i] === 0 && length < batchLimit;
-      for (let done = 0; done < length; done += chunkSize) {
-        const size = Math.min(chunkSize, length - done);
-        const chunk = data.subarray(from, from + size);
-        const digest = digestOf(digester, chunk);
-        records.writeUInt32LE(crc32c(chunk), record + 4);
-        records.set(digest, record + 16);
-        const packed = raw ? 0 : compressInto(compressor, chunk, this.#scratch);
-        const stored = packed === 0 ? size : packed;
-        // what is stored never starts behind what was read: compacting in place is safe
-        if (packed !== 0) data.set(this.#scratch.subarray(0, packed), to);
-        else if (to !== from) data.copyWithin(to, from, from + size);
-        records.writeUInt32LE(stored, record);
-        to += stored;
-        from += size;
-        record += RECORD_SIZE;
+      const piece = data.subarray(from, from + length);
+      // each piece is digested right after it was read, while it is in the caches of the core
+      if (paths !== undefined) {
+        const end = paths.indexOf(0, path);
+        readPiece(Buffer.from(paths.buffer, paths.byteOffset + path, end - path), offset, piece);
+        path = end + 1;
       }
+      to = this.#chunks(piece, data, from, to, records, offset === 0 && length < batchLimit);
+      from += length;
     }
+  }
+
+  /** Chunks of one piece; `data` is filled up to `to` with stored bytes, the piece lies at `from`. Returns the new `to`. */
+  #chunks(piece: Uint8Array, data: Uint8Array, from: number, to: number, records: JobRecords, raw: boolean): number {
+    const { chunkSize, compressor, digester } = this.#settings;
+    for (let done = 0; done < piece.length; done += chunkSize) {
+      const chunk = piece.length <= chunkSize ? piece : piece.subarray(done, Math.min(piece.length, done + chunkSize));
+      const digest = digestOf(digester, chunk);
+      const crc = crc32c(chunk);
+      const packed = raw ? 0 : compressInto(compressor, chunk, this.#scratch);
+      const stored = packed === 0 ? chunk.length : packed;
+      // what is stored never starts behind what was read: compacting in place is safe
+      if (packed !== 0) data.set(this.#scratch.subarray(0, packed), to);
+      else if (to !== from + done) data.copyWithin(to, from + done, from + done + stored);
+      records.push(stored, crc, digest);
+      to += stored;
+    }
+    return to;
   }
 }

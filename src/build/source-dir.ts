@@ -56,7 +56,9 @@ class PathScratch {
     const length = this.#directoryLength + name.length;
     if (length >= PATH_MAX) {
       const path = Buffer.concat([this.bytes.subarray(0, this.#directoryLength), name]).toString();
-      throw new UsageError(`path of ${length} bytes is longer than the kernel takes: "${path}"`, { exitCode: 1 });
+      throw new UsageError(`path of ${length} bytes is longer than the kernel takes: "${path}"`, {
+        exitCode: 1,
+      });
     }
     this.bytes.set(name, this.#directoryLength);
     this.bytes[length] = 0;

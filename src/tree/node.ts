@@ -43,6 +43,8 @@ export interface TreeNode {
   hardlinkFlag?: boolean;
   /** v5 directory i_size as loaded from a parent image or computed from the source */
   dirSize5?: number;
+  /** v5 i_blocks of a directory that lost its opaque mark in an overlay: upstream counted the mark before (golden parent-v5-up-ovl) */
+  blocks5?: number;
   /** identity for hard links: same layer, source inode and device = same file */
   layer: number;
   sourceIno: number;
