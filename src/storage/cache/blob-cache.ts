@@ -173,20 +173,20 @@ export class BlobCache {
   async prefetch(range: FetchRange): Promise<void> {
     if (!this.#writable) return;
     const table = await this.table();
-    const chunks = range.chunks.filter((index) => !this.#refresh(table, index) && !this.#pending.has(index));
+    const chunks = range.chunks.filter((index) => !this.refresh(table, index) && !this.#pending.has(index));
     if (chunks.length > 0) await Promise.all(this.#fetch(table, rangeOf(table, chunks), new Set(), { urgent: false }));
   }
 
   /** True when a chunk can be read at once; its bytes go to `out` when the plain file does not have them. */
   #isLocal(table: ChunkTable, index: number, out: Map<number, Uint8Array>): boolean {
-    if (this.mode === 'plain' && this.#refresh(table, index)) return true;
+    if (this.mode === 'plain' && this.refresh(table, index)) return true;
     const recent = this.#recent.get(index);
     if (recent !== undefined) out.set(index, recent);
     return recent !== undefined;
   }
 
-  /** Look at the file once more: another daemon may have fetched the chunk. */
-  #refresh(table: ChunkTable, index: number): boolean {
+  /** True when a chunk is local. Looks at the map file once more: another daemon may have fetched it. */
+  refresh(table: ChunkTable, index: number): boolean {
     if (this.map.refresh(index)) return true;
     if (this.mode !== 'plain') return false;
     const { validate, probe } = this.#options;
@@ -221,7 +221,7 @@ export class BlobCache {
     // without a place to put them, further chunks would be fetched in vain
     const extra = this.#writable ? (options.extra ?? []) : [];
     const missing = [...new Set([...wanted, ...extra])].filter((index) => !this.#pending.has(index));
-    const chunks = missing.filter((index) => !this.#refresh(table, index));
+    const chunks = missing.filter((index) => !this.refresh(table, index));
     for (const range of mergeChunks(table, chunks, Math.max(options.batch, 1))) {
       const todo = options.extend && this.#writable ? this.#extend(table, range, options.batch) : range;
       const fresh = todo.chunks.filter((index) => !this.#pending.has(index));
@@ -236,7 +236,7 @@ export class BlobCache {
 
   #extend(table: ChunkTable, range: FetchRange, batch: number): FetchRange {
     const missing = (index: number): boolean =>
-      !this.#pending.has(index) && !this.#refresh(table, index) && this.#mayCache(table, index);
+      !this.#pending.has(index) && !this.refresh(table, index) && this.#mayCache(table, index);
     return extendRange(table, range, batch, missing);
   }
 
