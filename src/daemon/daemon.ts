@@ -49,6 +49,21 @@ export function accountingOf(config: ConfigV2): Accounting {
   };
 }
 
+/** Counters less what had been counted before. */
+export function countedSince(now: FsCounters, before: FsCounters): FsCounters {
+  const less = (a: readonly number[], b: readonly number[]): number[] =>
+    a.map((value, i) => value - (b[i] ?? 0));
+  return {
+    nr_opens: now.nr_opens - before.nr_opens,
+    data_read: now.data_read - before.data_read,
+    block_count_read: less(now.block_count_read, before.block_count_read),
+    fop_hits: less(now.fop_hits, before.fop_hits),
+    fop_errors: less(now.fop_errors, before.fop_errors),
+    fop_cumulative_latency_total: less(now.fop_cumulative_latency_total, before.fop_cumulative_latency_total),
+    read_latency_dist: less(now.read_latency_dist, before.read_latency_dist),
+  };
+}
+
 /** The only place of a mount until several are served. */
 const ROOT = '/';
 
@@ -109,8 +124,10 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   }
 
   async #attach(instance: I, parsed: ParsedConfig, prefetch: readonly string[] | undefined): Promise<void> {
-    await this.#serving().attach(instance, this.#attachOptions(parsed.config));
-    this.#remember(instance, parsed.config, prefetch);
+    const session = this.#serving();
+    const before = session.counters();
+    await session.attach(instance, this.#attachOptions(parsed.config));
+    this.#remember(instance, parsed.config, before, prefetch);
   }
 
   #attachOptions(config: ConfigV2): Parameters<MountSession<I>['attach']>[1] {
@@ -120,13 +137,18 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     };
   }
 
-  #remember(instance: I, config: ConfigV2, prefetch: readonly string[] | undefined): void {
+  #remember(
+    instance: I,
+    config: ConfigV2,
+    before: FsCounters,
+    prefetch: readonly string[] | undefined,
+  ): void {
     this.#mount = {
       mountpoint: ROOT,
       instance,
       config,
       mountedAt: formatMountedTime(new Date()),
-      before: this.#counters,
+      before,
     };
     this.#logger.info(`RAFS filesystem mounted at ${ROOT}`);
     if (config.rafs?.prefetch.enable !== true) return;
@@ -184,7 +206,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
         await instance.close();
         throw error;
       }
-      this.#remember(instance, parsed.config, request.prefetchFiles);
+      this.#remember(instance, parsed.config, old.before, request.prefetchFiles);
       await old.instance.close();
     });
   }
@@ -321,7 +343,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     const mount = this.#counted('fs', id);
     if (mount === undefined || this.#session === undefined) return undefined;
     const accounting = accountingOf(mount.config);
-    const c: FsCounters = this.#session.counters();
+    const c = countedSince(this.#session.counters(), mount.before);
     return {
       files_account_enabled: accounting.files,
       access_pattern_enabled: accounting.pattern,
