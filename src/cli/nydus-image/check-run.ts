@@ -38,7 +38,7 @@ export function inodeLine(facts: InodeFacts): string {
 
 /** `chunk: …` line of the verbose form. */
 export function chunkLine(chunk: ChunkRecord): string {
-  const crc = (chunk.flags & ChunkFlag.hasCrc32) === 0 ? '' : `, crc32 0x${chunk.crc32.toString(16).padStart(8, '0')}`;
+  const crc = (chunk.flags & ChunkFlag.hasCrc32) === 0 ? '' : `, crc32 0x${chunk.crc32.toString(16)}`;
   return (
     `\t chunk: id ${toHex(chunk.digest)}, index ${chunk.index}, blob_index ${chunk.blobIndex}, ` +
     `file_offset ${chunk.fileOffset}, compressed ${chunk.compressedOffset}/${chunk.compressedSize}, ` +
