@@ -39,6 +39,8 @@ export interface InstanceOptions {
   logger: Logger;
   /** decode threads; 0 = decode on this thread; default: one per core */
   decodeThreads?: number;
+  /** milliseconds until cached data is flushed and its bits are set in the chunk map file; default 1000 */
+  publishMs?: number;
 }
 
 /** What an instance counts. */
@@ -199,7 +201,7 @@ export class RafsInstance {
       const workDir = prepareWorkDir(cache);
       const meter = new CacheMeter();
       for (const info of image.blobs) {
-        opened.push(await openOne({ info, bootstrap, backend, workDir, cache, rafs, pool, meter, logger }));
+        opened.push(await openOne({ info, bootstrap, backend, workDir, cache, rafs, pool, meter, logger, publishMs: options.publishMs }));
       }
       return new RafsInstance(bootstrap, rafs, options, {
         workDir,
@@ -396,10 +398,11 @@ interface OpenOne {
   pool: DecodePool;
   meter: CacheMeter;
   logger: Logger;
+  publishMs: number | undefined;
 }
 
 async function openOne(options: OpenOne): Promise<OpenBlob | undefined> {
-  const { info, bootstrap, backend, workDir, cache, rafs, pool, meter, logger } = options;
+  const { info, bootstrap, backend, workDir, cache, rafs, pool, meter, logger, publishMs } = options;
   const { image, path } = bootstrap;
   const known = info.chunkCount > 0;
   const count = known ? info.chunkCount : image.super.version === 5 ? countChunks(image, info.index) : 0;
@@ -415,7 +418,7 @@ async function openOne(options: OpenOne): Promise<OpenBlob | undefined> {
   const indexedMap = known && !(cache.filecache?.disable_indexed_map === true && !hasCi(info));
   const validate = cache.validate || rafs.validate;
   const raw = cache.compressed;
-  const opened = openBlob({ image, blob: info, blobId, count, reader, workDir, raw, indexedMap, validate, pool, meter, logger });
+  const opened = openBlob({ image, blob: info, blobId, count, reader, workDir, raw, indexedMap, validate, publishMs, pool, meter, logger });
   if (reader === undefined) {
     if (opened.cache.map.readyCount < count) {
       await opened.cache.close();
