@@ -1,15 +1,16 @@
 // What follows the chunk data in a blob: trailers, compression information, chunk digests, bootstrap, table of contents.
 // Source: blob-and-cache.md 1.5, 3.1, 3.7 and 6.
-import { createHash } from 'node:crypto';
 import type { CompressorName } from '../codec/algorithms.ts';
 import { COMPRESSORS } from '../codec/algorithms.ts';
 import { compressBound, compressInto } from '../codec/compress-into.ts';
+import { digestOf } from '../codec/digest.ts';
 import { BlobFeature } from '../format/flags.ts';
-import { Section, tocEntry, TocFlag, type TocEntry } from '../format/toc/layout.ts';
+import { encodeTrailer } from '../format/tar/trailer.ts';
+import { Section } from '../format/toc/layout.ts';
+import { encodeToc, type TocSection } from '../format/toc/writer.ts';
 import type { TreeBlob } from '../tree/node.ts';
 import type { BlobStream } from './blob-output.ts';
 import type { CiBuilder } from './ci-builder.ts';
-import { encodeTrailer } from './trailer.ts';
 
 export interface SectionOptions {
   version: 5 | 6;
@@ -30,12 +31,8 @@ export function blobFeatures(options: SectionOptions): number {
   return features >>> 0;
 }
 
-function sha256(data: Uint8Array): Buffer {
-  return createHash('sha256').update(data).digest();
-}
-
 /** Stored form of a section: compressed when that is smaller. */
-function pack(compressor: CompressorName, data: Uint8Array): { stored: Uint8Array; compressor: CompressorName } {
+function pack<C extends CompressorName>(compressor: C, data: Uint8Array): { stored: Uint8Array; compressor: C | 'none' } {
   const target = Buffer.allocUnsafe(compressor === 'none' ? 0 : compressBound(data.length));
   const size = compressInto(compressor, data, target);
   return size === 0 ? { stored: data, compressor: 'none' } : { stored: target.subarray(0, size), compressor };
@@ -45,7 +42,7 @@ function pack(compressor: CompressorName, data: Uint8Array): { stored: Uint8Arra
 export class SectionWriter {
   readonly #stream: BlobStream;
   readonly #options: SectionOptions;
-  readonly #toc: Partial<TocEntry>[] = [];
+  readonly #toc: TocSection[] = [];
 
   constructor(stream: BlobStream, options: SectionOptions) {
     this.#stream = stream;
@@ -61,7 +58,7 @@ export class SectionWriter {
     if (!this.#trailers) return;
     await this.#stream.append([encodeTrailer(Section.blob, storedBytes)]);
     this.#toc.push({
-      flags: TocFlag.none,
+      compressor: 'none',
       name: Section.blob,
       digest: this.#stream.digest(),
       compressedOffset: this.#options.blobOffset,
@@ -84,20 +81,21 @@ export class SectionWriter {
     row.ciOffset = offset;
     row.ciCompressedSize = stored.length;
     row.ciUncompressedSize = data.length;
-    const flags = compressor === 'zstd' ? TocFlag.zstd : compressor === 'lz4_block' ? TocFlag.lz4Block : TocFlag.none;
+    // gzip is no compressor of new blobs
+    const tocCompressor = compressor === 'gzip' ? 'none' : compressor;
     this.#toc.push(
       {
-        flags,
+        compressor: tocCompressor,
         name: Section.blobMeta,
-        digest: sha256(data),
+        digest: digestOf('sha256', data),
         compressedOffset: offset,
         compressedSize: stored.length,
         uncompressedSize: data.length,
       },
       {
-        flags: TocFlag.none,
+        compressor: 'none',
         name: Section.blobMetaHeader,
-        digest: sha256(header),
+        digest: digestOf('sha256', header),
         compressedOffset: offset + stored.length,
         compressedSize: header.length,
         uncompressedSize: header.length,
@@ -111,9 +109,9 @@ export class SectionWriter {
     await this.#stream.append([digests], false);
     await this.#stream.append([encodeTrailer(Section.digest, digests.length)]);
     this.#toc.push({
-      flags: TocFlag.none,
+      compressor: 'none',
       name: Section.digest,
-      digest: sha256(digests),
+      digest: digestOf('sha256', digests),
       compressedOffset: offset,
       compressedSize: digests.length,
       uncompressedSize: digests.length,
@@ -123,12 +121,12 @@ export class SectionWriter {
   /** The embedded bootstrap: zstd when there is a table of contents to say so. */
   async addBootstrap(bootstrap: Buffer): Promise<void> {
     const offset = this.#stream.position;
-    const { stored, compressor } = pack(this.#options.blobToc ? 'zstd' : 'none', bootstrap);
+    const { stored, compressor } = pack<'zstd' | 'none'>(this.#options.blobToc ? 'zstd' : 'none', bootstrap);
     await this.#stream.append([stored, encodeTrailer(Section.bootstrap, stored.length)]);
     this.#toc.push({
-      flags: compressor === 'zstd' ? TocFlag.zstd : TocFlag.none,
+      compressor,
       name: Section.bootstrap,
-      digest: sha256(bootstrap),
+      digest: digestOf('sha256', bootstrap),
       compressedOffset: offset,
       compressedSize: stored.length,
       uncompressedSize: bootstrap.length,
@@ -137,9 +135,8 @@ export class SectionWriter {
 
   /** The table of contents; its digest and size. */
   async addToc(): Promise<{ digest: Buffer; size: number }> {
-    const entries = Buffer.concat(this.#toc.map((entry) => tocEntry.encode(entry)));
-    const toc = Buffer.concat([entries, encodeTrailer(Section.toc, entries.length)]);
-    await this.#stream.append([toc]);
-    return { digest: sha256(toc), size: toc.length };
+    const toc = encodeToc(this.#toc);
+    await this.#stream.append([toc.bytes]);
+    return { digest: toc.digest, size: toc.size };
   }
 }

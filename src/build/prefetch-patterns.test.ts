@@ -16,7 +16,7 @@ for (const [text, patterns, warnings] of cases) {
   test(`parsePrefetchList: ${JSON.stringify(text)}`, () => {
     const warned: string[] = [];
     assert.deepEqual(
-      parsePrefetchList(text, (message) => warned.push(message)),
+      parsePrefetchList(text, (message) => void warned.push(message)),
       patterns,
     );
     assert.equal(warned.length, warnings.length);
