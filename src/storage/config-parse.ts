@@ -1,8 +1,7 @@
 // Configuration text -> ConfigV2. Three spellings: version 2 as JSON or TOML, and the older JSON of version 1; JSON may
 // carry // and /* */ comments. Source: nydusd.md 7, blob-and-cache.md 22.
 import { readFileSync, statSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import type * as SmolToml from 'smol-toml';
+import { parse as parseToml } from 'smol-toml';
 import { NydusError, UsageError, messageOf } from '../base/errors.ts';
 import { MAX_CONFIG_SIZE } from '../base/limits.ts';
 import type { BackendConfig, CacheConfig, ConfigV2, PrefetchConfig, RafsConfig } from './config.ts';
@@ -10,8 +9,6 @@ import { BACKEND_TYPES, readBackend } from './config-parse-backend.ts';
 import { Section, keyError, type ConfigDocument } from './config-parse-fields.ts';
 import { JsonSyntaxError, linesOf, parseJson, valueOf } from './config-parse-json.ts';
 import { tomlLines } from './config-parse-toml.ts';
-
-const require = createRequire(import.meta.url);
 
 /** Upstream's texts; clients match on them. */
 const NOT_PARSED = 'failed to parse configuration information';
@@ -82,8 +79,7 @@ function jsonDocument(text: string): ConfigDocument {
 }
 
 function tomlDocument(text: string): ConfigDocument {
-  const { parse } = require('smol-toml') as typeof SmolToml;
-  const value = parse(text) as Record<string, unknown>;
+  const value = parseToml(text) as Record<string, unknown>;
   const lines = tomlLines(text);
   return { value, lineOf: (path) => lines.get(path), complaint: NOT_VALID, warnings: [] };
 }

@@ -30,7 +30,7 @@ import { RecentChunks } from './recent-chunks.ts';
 /** Plain bytes of one decode job: enough to be worth a thread, small enough that several threads share one fetch. */
 const JOB_BYTES = MIB;
 /** Unpublished data is flushed after this time, or when this much has come together. */
-const PUBLISH_MS = 1000;
+export const PUBLISH_MS = 1000;
 const PUBLISH_BYTES = 256 * MIB;
 /** A cache that refused data is tried again after this time. */
 const BROKEN_MS = 30_000;
@@ -51,6 +51,8 @@ export interface BlobCacheOptions {
   validate: boolean;
   /** look for a chunk in the data file, verifying it, before it is fetched: the map does not know */
   probe: boolean;
+  /** milliseconds until what was written is flushed and its bits are set in the file */
+  publishMs: number;
   pool: DecodePool;
   meter: CacheMeter;
   logger: Logger;
@@ -476,7 +478,7 @@ export class BlobCache {
     if (this.#unpublishedBytes === 0 || !this.map.persistent || this.#closed) return;
     if (this.#unpublishedBytes >= PUBLISH_BYTES) void this.publish();
     else if (this.#publishTimer === undefined) {
-      this.#publishTimer = setTimeout(() => void this.publish(), PUBLISH_MS);
+      this.#publishTimer = setTimeout(() => void this.publish(), this.#options.publishMs);
       this.#publishTimer.unref();
     }
   }

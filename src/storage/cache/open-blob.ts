@@ -5,7 +5,7 @@ import type { Logger } from '../../base/log.ts';
 import type { BlobInfo, RafsImage } from '../../format/image.ts';
 import { isSafeBlobId } from '../backend/localfs.ts';
 import type { BlobReader } from '../backend/backend.ts';
-import { BlobCache } from './blob-cache.ts';
+import { BlobCache, PUBLISH_MS } from './blob-cache.ts';
 import { chunkDataEnd } from '../../format/blobmeta/reader.ts';
 import { hasCi } from './blob-sizes.ts';
 import { ChunkMap, DamagedMapError } from './chunk-map.ts';
@@ -34,6 +34,7 @@ export interface OpenBlobOptions {
   /** false: readiness is kept in memory only (`disable_indexed_map`, unknown chunk count) */
   indexedMap: boolean;
   validate: boolean;
+  publishMs?: number | undefined;
   pool: DecodePool;
   meter: CacheMeter;
   logger: Logger;
@@ -126,6 +127,7 @@ export function openBlob(options: OpenBlobOptions): OpenedBlob {
     loadTable: records === undefined ? loadTable(options, files) : () => Promise.resolve(records),
     validate: options.validate,
     probe: files.probe,
+    publishMs: options.publishMs ?? PUBLISH_MS,
     pool: options.pool,
     meter: options.meter,
     logger: options.logger,
