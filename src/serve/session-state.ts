@@ -44,16 +44,23 @@ export class SessionState {
     return Atomics.load(this.#words, GENERATION);
   }
 
-  /** Tell workers that a message waits for them. Post it first. */
+  /** Tell workers that a message waits for them. Post it first, and interrupt those that sleep in a read. */
   announce(): number {
-    return Atomics.add(this.#words, GENERATION, 1) + 1;
+    const generation = Atomics.add(this.#words, GENERATION, 1) + 1;
+    Atomics.notify(this.#words, GENERATION);
+    return generation;
+  }
+
+  /** Sleep until the generation is no longer `seen`. Never on a thread that others wait for. */
+  waitForNews(seen: number): void {
+    Atomics.wait(this.#words, GENERATION, seen);
   }
 
   get stopping(): boolean {
     return Atomics.load(this.#words, STOP) !== 0;
   }
 
-  /** Ask workers to end; wake them afterwards. */
+  /** Ask workers to end; announce it afterwards. */
   stop(): void {
     Atomics.store(this.#words, STOP, 1);
   }

@@ -31,7 +31,7 @@ const ROOT_MODE = '40000';
 
 function openDevice(): number {
   try {
-    return openSync(DEVICE, fsConstants.O_RDWR | fsConstants.O_NONBLOCK);
+    return openSync(DEVICE, fsConstants.O_RDWR);
   } catch (error) {
     throw new UsageError(`cannot open ${DEVICE}: ${messageOf(error)}`, {
       cause: error,
@@ -45,7 +45,7 @@ function openDevice(): number {
  * Mount a new FUSE connection.
  *
  * @param mountpoint an existing directory, absolute, without links
- * @returns the connection's /dev/fuse descriptor, non-blocking
+ * @returns the connection's /dev/fuse descriptor, blocking
  * @throws UsageError exit 1: no device, no permission, no such directory
  */
 export async function mountDevice(mountpoint: string, logger: Logger): Promise<number> {
@@ -114,7 +114,7 @@ async function helperMount(mountpoint: string, options: string): Promise<number>
     const [fd, ...more] = receiveWithFds(ours).fds;
     more.forEach((extra) => closeSync(extra));
     if (fd === undefined) throw new UsageError('fusermount3 sent no descriptor', { exitCode: 1 });
-    setNonBlocking(fd, true);
+    setNonBlocking(fd, false);
     return fd;
   } finally {
     closeSync(ours);
@@ -122,7 +122,7 @@ async function helperMount(mountpoint: string, options: string): Promise<number>
   }
 }
 
-/** A further channel of the connection, non-blocking: a thread of its own can read it without waking others' replies. */
+/** A further channel of the connection, blocking: a thread of its own can read it without waking others' replies. */
 export function cloneDevice(session: number): number {
   const fd = openDevice();
   try {

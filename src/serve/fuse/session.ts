@@ -3,6 +3,7 @@
 import { closeSync } from 'node:fs';
 import type { Logger, LogLevel } from '../../base/log.ts';
 import type { RafsInstance } from '../../rafs/instance.ts';
+import { prepareInterrupts } from '../../native/thread-interrupt.ts';
 import { AccessLog, ACCESS_LOG_BYTES } from '../access-log.ts';
 import { Counters, COUNTER_BYTES, emptyStats, type FsStats } from '../counters.ts';
 import { SessionState } from '../session-state.ts';
@@ -45,6 +46,8 @@ const MAX_INDEX = 255;
 /** How long a replaced image is kept for files that are still open. */
 const DRAIN_MS = 2000;
 const DRAIN_STEP_MS = 20;
+/** How long the end of the process may be held up by workers that do not listen. */
+const EXIT_MS = 500;
 /** Entries of an old root that are named to kernels that cannot forget everything at once. */
 const MAX_INVALIDATED_NAMES = 100_000;
 
@@ -83,6 +86,8 @@ export class FuseSession {
     this.#accounting = new Accounting(options.accounting);
     this.#misses = new MissReader(this.#counters, this.#accounting, options.logger);
     this.#followLogLevel();
+    prepareInterrupts();
+    process.on('exit', this.#onExit);
   }
 
   /**
@@ -102,6 +107,19 @@ export class FuseSession {
       throw error;
     }
   }
+
+  /** Node waits for its workers when the process ends, however it ends: get them out of their reads. */
+  readonly #onExit = (): void => {
+    this.#state.stop();
+    const generation = this.#state.announce();
+    const pause = new Int32Array(new SharedArrayBuffer(4));
+    const deadline = performance.now() + EXIT_MS;
+    while (performance.now() < deadline) {
+      const busy = this.#workers.filter((worker) => worker.nudge(generation));
+      if (busy.length === 0) return;
+      Atomics.wait(pause, 0, 0, 1);
+    }
+  };
 
   async #startWorkers(): Promise<void> {
     const { navigator } = globalThis;
@@ -141,9 +159,8 @@ export class FuseSession {
   async #tell(news: Omit<BackendNews, 'sequence'>): Promise<void> {
     const sequence = ++this.#sequence;
     const taken = this.#workers.map((worker) => worker.post({ ...news, sequence }));
-    this.#state.announce();
-    for (const worker of this.#workers) worker.wake();
-    await Promise.all(taken);
+    const generation = this.#state.announce();
+    await Promise.all([...taken, ...this.#workers.map((worker) => worker.rouse(generation))]);
   }
 
   /** Show an image at the root. */
@@ -234,9 +251,10 @@ export class FuseSession {
 
   async #stop(): Promise<void> {
     this.#state.stop();
-    this.#state.announce();
-    for (const worker of this.#workers) worker.wake();
+    const generation = this.#state.announce();
+    await Promise.all(this.#workers.map((worker) => worker.rouse(generation)));
     await Promise.all(this.#workers.map(({ ended }) => ended));
+    process.off('exit', this.#onExit);
     this.#misses.cancel();
     await this.#misses.settled();
     this.#accounting.stop();

@@ -3,13 +3,11 @@ import type { ServeOptions } from '../served-image.ts';
 
 /** What a worker is started with. */
 export interface WorkerStart {
-  /** its own channel of the FUSE connection, non-blocking */
+  /** its own channel of the FUSE connection, blocking */
   deviceFd: number;
-  /** eventfd that wakes it */
-  wakeFd: number;
   /** SessionState */
   state: SharedArrayBuffer;
-  /** counters, in-flight slot and lookup counts of this worker: `workerAreas` */
+  /** what this worker shares with the main thread: `workerAreas` */
   shared: SharedArrayBuffer;
   accessLog: SharedArrayBuffer | undefined;
   serveOpen: boolean;

@@ -3,7 +3,7 @@ import { closeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { BackendError, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
-import { createEventfd, signalEventfd } from '../../native/descriptor.ts';
+import { interruptThread } from '../../native/thread-interrupt.ts';
 import type { SessionState } from '../session-state.ts';
 import type { InFlight } from './miss-reader.ts';
 import type { BackendNews, WorkerReport, WorkerStart } from './thread-messages.ts';
@@ -25,6 +25,9 @@ export function workerUrl(): URL {
   return new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './fuse-worker.js', import.meta.url);
 }
 
+/** Longest pause between two signals to a worker that is about to sleep. */
+const MAX_NUDGE_MS = 5;
+
 interface Waiter {
   resolve(): void;
   reject(reason: unknown): void;
@@ -40,7 +43,6 @@ export class WorkerHandle {
   running = true;
   readonly #worker: Worker;
   readonly #deviceFd: number;
-  readonly #wakeFd = createEventfd();
   readonly #waiters = new Map<number, Waiter>();
 
   constructor(options: WorkerHandleOptions) {
@@ -49,7 +51,6 @@ export class WorkerHandle {
     this.areas = workerAreas(shared);
     const start: WorkerStart = {
       deviceFd: options.deviceFd,
-      wakeFd: this.#wakeFd,
       state: options.state.buffer,
       shared,
       accessLog: options.accessLog,
@@ -90,7 +91,7 @@ export class WorkerHandle {
       );
   }
 
-  /** Send news. Resolves when the worker has taken it, or is over. Wake it, or it may sleep on. */
+  /** Send news. Resolves when the worker has taken it, or is over. Announce and `rouse`, or it may sleep on. */
   post(news: BackendNews): Promise<void> {
     if (!this.running) return Promise.resolve();
     return new Promise((resolve, reject) => {
@@ -99,9 +100,18 @@ export class WorkerHandle {
     });
   }
 
-  /** Make a sleeping worker look at the shared state. */
-  wake(): void {
-    if (this.running) signalEventfd(this.#wakeFd);
+  /** Interrupt the worker until it has seen this generation of the news, or is over. */
+  async rouse(generation: number): Promise<void> {
+    for (let pauseMs = 0; this.nudge(generation); pauseMs = Math.min(pauseMs + 1, MAX_NUDGE_MS)) {
+      await new Promise((resolve) => setTimeout(resolve, pauseMs));
+    }
+  }
+
+  /** Interrupt it once if it has not seen this generation yet. False when there is no need (any more). */
+  nudge(generation: number): boolean {
+    const { presence } = this.areas;
+    if (!this.running || presence.done || presence.seen - generation >= 0) return false;
+    return presence.threadId === 0 || interruptThread(presence.threadId);
   }
 
   /** The request it is busy with. */
@@ -117,9 +127,8 @@ export class WorkerHandle {
     };
   }
 
-  /** Give back its descriptors. Only after it has ended. */
+  /** Give back its channel. Only after it has ended. */
   close(): void {
     closeSync(this.#deviceFd);
-    closeSync(this.#wakeFd);
   }
 }

@@ -1,12 +1,12 @@
 // The loop of one worker thread: read a request, serve it, write the reply. Never returns to the event loop while it serves.
-// It sleeps in poll() on its channel and an eventfd, so that it can be stopped without an unmount (DESIGN 3, the trap).
+// It sleeps in read(); the main thread gets it out with a signal that nobody restarts (DESIGN 3, the trap).
 import { constants } from 'node:os';
 import { receiveMessageOnPort, type MessagePort } from 'node:worker_threads';
 import { errnoName } from '../../base/errno.ts';
 import { messageOf } from '../../base/errors.ts';
-import { Poller, POLLIN, readByAddress, writeByAddress } from '../../native/descriptor.ts';
+import { readByAddress, writeByAddress } from '../../native/descriptor.ts';
 import { lastErrno } from '../../native/libc.ts';
-import { allocateMemory } from '../../native/memory.ts';
+import { currentThreadId } from '../../native/thread-interrupt.ts';
 import { AccessLog } from '../access-log.ts';
 import { Dispatcher } from '../dispatcher.ts';
 import { DEFERRED } from '../exchange.ts';
@@ -16,9 +16,9 @@ import { inHeader, offsetsOf, outHeader } from '../protocol.ts';
 import { ServedImage, type LocalSource } from '../served-image.ts';
 import { SessionState } from '../session-state.ts';
 import type { BackendNews, WorkerReport, WorkerStart } from './thread-messages.ts';
-import { workerAreas } from './worker-areas.ts';
+import { workerAreas, type Presence } from './worker-areas.ts';
 
-const { EAGAIN, EINTR, ENOENT, ENODEV } = constants.errno;
+const { EINTR, ENOENT, ENODEV } = constants.errno;
 
 const H = offsetsOf(inHeader);
 const O = offsetsOf(outHeader);
@@ -34,8 +34,7 @@ export class WorkerLoop {
   readonly #dispatcher: Dispatcher;
   readonly #request = MessageBuffer.allocate(MAX_IO + BUFFER_SLACK);
   readonly #reply = MessageBuffer.allocate(MAX_IO + BUFFER_SLACK);
-  readonly #wakeCount = allocateMemory(8);
-  readonly #poller: Poller;
+  readonly #presence: Presence;
   readonly #read = readByAddress();
   readonly #write = writeByAddress();
   readonly #reported = new Set<string>();
@@ -49,8 +48,9 @@ export class WorkerLoop {
     this.#openSource = openSource;
     this.#held = start.hold;
     this.#state = new SessionState(start.state);
-    this.#poller = new Poller([start.deviceFd, start.wakeFd]);
     const areas = workerAreas(start.shared);
+    this.#presence = areas.presence;
+    this.#presence.threadId = currentThreadId();
     this.#dispatcher = new Dispatcher({
       state: this.#state,
       serveOpen: start.serveOpen,
@@ -68,12 +68,9 @@ export class WorkerLoop {
   /** Serve until asked to stop or unmounted; both are reported. */
   run(): void {
     this.#post({ type: 'ready' });
-    const holder = new Poller([this.#start.wakeFd]);
-    while (this.#news() && this.#held) {
-      holder.wait(-1);
-      this.#drainWake();
-    }
+    while (this.#news() && this.#held) this.#state.waitForNews(this.#generation);
     const errno = this.#state.stopping ? 0 : this.#serve();
+    this.#presence.setDone();
     this.#post({ type: 'end', errno });
     this.#port.close();
   }
@@ -94,9 +91,8 @@ export class WorkerLoop {
         continue;
       }
       const errno = lastErrno();
-      if (errno === EAGAIN) this.#sleep();
-      // ENOENT: the request was interrupted while it was being handed over
-      else if (errno !== EINTR && errno !== ENOENT) return errno === 0 ? ENODEV : errno;
+      // EINTR: there is news; ENOENT: the request was interrupted while it was being handed over
+      if (errno !== EINTR && errno !== ENOENT) return errno === 0 ? ENODEV : errno;
     }
   }
 
@@ -121,20 +117,15 @@ export class WorkerLoop {
     });
   }
 
-  #sleep(): void {
-    if (this.#poller.wait(-1) > 0 && (this.#poller.events(1) & POLLIN) !== 0) this.#drainWake();
-  }
-
-  #drainWake(): void {
-    this.#read(this.#start.wakeFd, this.#wakeCount.address, 8);
-  }
-
   /** Fetch what the main thread has to say. False: it is time to end. */
   #news(): boolean {
     this.#generation = this.#state.generation;
     for (;;) {
       const received = receiveMessageOnPort(this.#port) as { message: BackendNews } | undefined;
-      if (received === undefined) return !this.#state.stopping;
+      if (received === undefined) {
+        this.#presence.seen = this.#generation;
+        return !this.#state.stopping;
+      }
       this.#apply(received.message);
     }
   }
