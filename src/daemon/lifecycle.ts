@@ -12,7 +12,7 @@ import {
   type InitialMount,
   type SourceOptions,
 } from './initial-mount.ts';
-import type { DaemonParts, ImageInstance, MountSession } from './parts.ts';
+import type { DaemonParts, ImageInstance, MountSession, SessionOptions } from './parts.ts';
 import { Router } from './router.ts';
 
 /** Longest that an orderly end may take; test suites kill a daemon that needs 10 s. */
@@ -89,7 +89,16 @@ async function start<I extends ImageInstance>(
   const initial = chooseInitialMount(options);
   for (const warning of initial?.parsed.warnings ?? []) logger.warn(`configuration: ${warning}`);
   const daemon = new Daemon<I>({ parts, logger });
-  const session = await startServing(daemon, mountpoint, options.threads, initial, context);
+  // node:http takes 30 ms to load, as long as workers take to start: both at the same time
+  const whileStarting = (): void => {
+    if (options.apisock !== undefined) void import('node:http');
+  };
+  const session = await startServing(
+    daemon,
+    { mountpoint, threads: options.threads, whileStarting },
+    initial,
+    context,
+  );
   const exit = Promise.withResolvers<void>();
   const router = new Router(daemon, exit.resolve);
   const { apisock } = options;
@@ -111,13 +120,12 @@ const EVERYTHING = { files: true, pattern: true, latest: true };
  */
 async function startServing<I extends ImageInstance>(
   daemon: Daemon<I>,
-  mountpoint: string,
-  threads: number,
+  where: Pick<SessionOptions, 'mountpoint' | 'threads' | 'whileStarting'>,
   initial: InitialMount | undefined,
   { parts, logger }: FuseDaemonContext<I>,
 ): Promise<MountSession<I>> {
   const accounting = initial === undefined ? EVERYTHING : accountingOf(initial.parsed.config);
-  const mounting = parts.mount({ mountpoint, threads, serveOpen: initial === undefined, accounting, logger });
+  const mounting = parts.mount({ ...where, serveOpen: initial === undefined, accounting, logger });
   const opening =
     initial && parts.open({ bootstrap: initial.bootstrap, config: initial.parsed.config, id: '/', logger });
   const [mounted, opened] = await Promise.allSettled([mounting, opening]);
@@ -125,9 +133,10 @@ async function startServing<I extends ImageInstance>(
   const instance = opened.status === 'fulfilled' ? opened.value : undefined;
   try {
     if (opened.status === 'rejected') throw openError(opened.reason, initial?.bootstrap);
-    if (session === undefined) throw withMountHint((mounted as PromiseRejectedResult).reason, mountpoint);
+    if (session === undefined)
+      throw withMountHint((mounted as PromiseRejectedResult).reason, where.mountpoint);
     await daemon.serve(session, instance, initial?.parsed, initial?.prefetchFiles);
-    logger.info(`serving ${initial?.bootstrap ?? 'an empty root'} at ${mountpoint}`);
+    logger.info(`serving ${initial?.bootstrap ?? 'an empty root'} at ${where.mountpoint}`);
     return session;
   } catch (error) {
     await session?.unmount();

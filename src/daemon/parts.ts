@@ -76,6 +76,8 @@ export interface SessionOptions {
   /** of the image to come; of any image when the daemon starts empty */
   accounting: Accounting;
   logger: Logger;
+  /** called once the workers are starting: this thread has time for other things until they are ready */
+  whileStarting?: () => void;
 }
 
 export interface InstanceOptions {

@@ -23,7 +23,9 @@ function mountSession(session: FuseSession): MountSession<RafsInstance> {
 export const realParts: DaemonParts<RafsInstance> = {
   mount: async (options) => {
     const { FuseSession } = await import('../serve/fuse/session.ts');
-    return mountSession(await FuseSession.mount(options));
+    const mounting = FuseSession.mount(options);
+    if (options.whileStarting !== undefined) setImmediate(options.whileStarting);
+    return mountSession(await mounting);
   },
   open: async (options) => {
     const { RafsInstance } = await import('../rafs/instance.ts');
