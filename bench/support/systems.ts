@@ -149,6 +149,8 @@ export async function foreignSystems(context: BenchContext, name: string, tree: 
     '-no-progress',
     '-comp',
     'zstd',
+    '-Xcompression-level',
+    '3',
   ]);
   if (squashfs !== undefined && findProgram('squashfuse') !== undefined) {
     systems.push(mounted('squashfuse', work('squashfuse'), (root) => ['squashfuse', squashfs, root]));

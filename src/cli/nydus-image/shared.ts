@@ -1,5 +1,6 @@
 // Options, tables and small steps that several nydus-image subcommands share. Source: nydus-image 1.1, 1.4.
-import { createLogSink, fdTarget, fileTarget, type LogSink } from '../../base/log-sink.ts';
+import { statSync } from 'node:fs';
+import { createLogSink, fileTarget, type LogSink, type LogTarget } from '../../base/log-sink.ts';
 import type { LogLevel, Logger } from '../../base/log.ts';
 import { readConfigFile } from '../../storage/config-parse.ts';
 import type { CommandContext } from '../command.ts';
@@ -26,7 +27,8 @@ export interface GlobalValues {
 /** The log that the command line asks for; close it before the command ends. */
 export function openCommandLog(ctx: CommandContext, values: object): LogSink {
   const { 'log-file': file, 'log-level': level } = values as GlobalValues;
-  const target = file === undefined ? fdTarget(2) : fileTarget(file);
+  const stderr: LogTarget = { write: (line) => void ctx.stderr.write(line), close: async () => {} };
+  const target = file === undefined ? stderr : fileTarget(file);
   const color = file === undefined && ctx.stderr.isTTY === true && (ctx.env['NO_COLOR'] ?? '') === '';
   return createLogSink({ level: (level ?? 'info') as LogLevel, target, color });
 }
@@ -34,5 +36,6 @@ export function openCommandLog(ctx: CommandContext, values: object): LogSink {
 /** Parse the configuration that an option names, so that a wrong one is told before work begins. */
 export function checkConfigFile(path: string | undefined, logger: Logger): void {
   if (path === undefined) return;
+  statSync(path); // a missing file is told in the words of the system
   for (const warning of readConfigFile(path).warnings) logger.warn(warning);
 }
