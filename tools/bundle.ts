@@ -81,7 +81,16 @@ function startFile(program: string): string {
 /** Build everything into `out`, which appears complete or not at all. */
 export async function bundle(out: string): Promise<void> {
   const draft = `${out}.new-${process.pid}`;
-  rmSync(draft, { recursive: true, force: true });
+  try {
+    await bundleInto(draft);
+    rmSync(out, { recursive: true, force: true });
+    renameSync(draft, out);
+  } finally {
+    rmSync(draft, { recursive: true, force: true });
+  }
+}
+
+async function bundleInto(draft: string): Promise<void> {
   const lib = join(draft, 'lib');
   mkdirSync(lib, { recursive: true });
   const pkg = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
@@ -115,8 +124,6 @@ export async function bundle(out: string): Promise<void> {
     chmodSync(join(draft, program), 0o755);
   }
   writeFileSync(join(lib, 'package.json'), '{ "type": "module" }\n');
-  rmSync(out, { recursive: true, force: true });
-  renameSync(draft, out);
 }
 
 if (import.meta.main) {

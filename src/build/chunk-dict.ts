@@ -105,7 +105,7 @@ function addTableChunks(image: RafsImage, index: ChunkIndex): void {
 export function chunkDictionary(image: RafsImage, path: string, digester: DigesterName): ChunkDictionary {
   const index = new ChunkIndex();
   if (image.super.digester === digester) {
-    if (image.super.version === 5) addTreeChunks(loadImage(image, 0).root, index);
+    if (image.super.version === 5) addTreeChunks(loadImage(image, 0, 'ignored').root, index);
     else addTableChunks(image, index);
   }
   return {

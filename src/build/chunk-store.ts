@@ -37,7 +37,8 @@ export interface StoreParts {
   pool: WorkerPool;
   stream: BlobStream;
   table: BlobTable;
-  ci: CiBuilder;
+  /** undefined for v5, whose blobs have no compression information */
+  ci: CiBuilder | undefined;
   /** chunk of a dictionary or parent image, asked before the chunks of this build; undefined = there are none */
   foreignChunk: ((digest: Uint8Array, size: number) => TreeChunk | undefined) | undefined;
   /** also given every stored chunk, uncompressed: the data file of `--blob-cache-dir` */
@@ -302,7 +303,7 @@ export class ChunkStore implements ChunkSink {
             chunk.compressedOffset = this.#options.blobOffset + this.storedBytes;
             chunk.compressedSize = stored;
             if (stored !== size) chunk.flags |= ChunkFlag.compressed;
-            this.#parts.ci.add(chunk);
+            this.#parts.ci?.add(chunk);
             this.storedBytes += stored;
             if (runEnd !== from) {
               endRun();
@@ -366,7 +367,7 @@ export class ChunkStore implements ChunkSink {
 
   #addToBatch(chunk: TreeChunk, data: Uint8Array): void {
     this.#batch ??= Buffer.alloc(this.#options.batchSize);
-    this.#parts.ci.addBatched(chunk, this.#options.blobOffset + this.storedBytes, this.#batchUsed);
+    this.#parts.ci?.addBatched(chunk, this.#options.blobOffset + this.storedBytes, this.#batchUsed);
     this.#batch.set(data, this.#batchUsed);
     this.#batchUsed += data.length;
   }
@@ -378,7 +379,7 @@ export class ChunkStore implements ChunkSink {
     this.#batchScratch ??= Buffer.alloc(compressBound(this.#options.batchSize));
     const packed = compressInto(this.#options.compressor, plain, this.#batchScratch);
     const stored = Buffer.from(packed === 0 ? plain : this.#batchScratch.subarray(0, packed));
-    this.#parts.ci.closeBatch({ compressedSize: stored.length, uncompressedSize: plain.length });
+    this.#parts.ci?.closeBatch({ compressedSize: stored.length, uncompressedSize: plain.length });
     parts.push(stored);
     this.storedBytes += stored.length;
     this.#batchUsed = 0;

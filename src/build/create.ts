@@ -146,7 +146,7 @@ class Build {
     if (options.blobCacheDir !== undefined) this.#cache = await CacheOutput.open(options.blobCacheDir);
     const stream = new BlobStream(this.#target);
     const table = new BlobTable(this.#parent?.blobs ?? [], this.#dictionary, this.#row);
-    const ci = new CiBuilder(options.batchSize > 0);
+    const ci = options.version === 5 ? undefined : new CiBuilder(options.batchSize > 0);
     const store = this.#newStore(stream, table, ci);
     const numbered = await this.#storeTree(store, table);
     const root = numbered.nodes[0] as TreeNode;
@@ -236,7 +236,7 @@ class Build {
     });
   }
 
-  #newStore(stream: BlobStream, table: BlobTable, ci: CiBuilder): ChunkStore {
+  #newStore(stream: BlobStream, table: BlobTable, ci: CiBuilder | undefined): ChunkStore {
     const options = this.#options;
     const parentIndex = new ChunkIndex();
     if (this.#parent !== undefined && this.#parent.opened.image.super.digester === options.digester) {
@@ -331,7 +331,7 @@ class Build {
   }
 
   /** What follows the chunk data, up to the digests (blob-and-cache 3.7, steps 3 to 8). */
-  async #finishData(store: ChunkStore, stream: BlobStream, table: BlobTable, ci: CiBuilder): Promise<void> {
+  async #finishData(store: ChunkStore, stream: BlobStream, table: BlobTable, ci: CiBuilder | undefined): Promise<void> {
     const options = this.#options;
     const sections = new SectionWriter(stream, { ...options, batch: options.batchSize > 0 });
     this.#sections = sections;
@@ -340,7 +340,7 @@ class Build {
     row.chunkCount = store.chunkCount;
     row.uncompressedSize = store.uncompressedEnd;
     await sections.endData(store.storedBytes, store.uncompressedEnd);
-    if (options.version === 5) return;
+    if (ci === undefined) return;
     await sections.addCompressionInfo(ci, row);
     if (this.#cache !== undefined) {
       await this.#cache.putMeta(ci.data(), ci.header(row.features, row.ciCompressor, row.ciOffset, row.ciCompressedSize));

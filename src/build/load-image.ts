@@ -96,12 +96,17 @@ export interface LoadedImage {
  * Tree and blob table of a bootstrap.
  *
  * @param layer number that keeps hard links of different layers apart
+ * @param names `ignored` for dictionaries: upstream generates v5 ones with a file called `/chunkdict`
  * @throws FormatError EINVAL  an inode, a name or a chunk breaks the format, or a v6 image has no chunk table
  */
-export function loadImage(image: RafsImage, layer: number): LoadedImage {
+export function loadImage(
+  image: RafsImage,
+  layer: number,
+  names: 'checked' | 'ignored' = 'checked',
+): LoadedImage {
   const blobs = loadBlobs(image);
   const root =
-    image.super.version === 5 ? new Loader5(image, layer).load() : new Loader6(image, layer).load();
+    image.super.version === 5 ? new Loader5(image, layer, names).load() : new Loader6(image, layer).load();
   return { root, blobs };
 }
 
@@ -173,12 +178,14 @@ class Loader5 {
   readonly #table: number;
   readonly #entries: number;
   readonly #ids: boolean;
+  readonly #checkNames: boolean;
   /** records may be used once: a table that names one twice could loop */
   readonly #seen: Uint8Array;
 
-  constructor(image: RafsImage, layer: number) {
+  constructor(image: RafsImage, layer: number, names: 'checked' | 'ignored') {
     this.#image = image;
     this.#layer = layer;
+    this.#checkNames = names === 'checked';
     this.#bytes = Buffer.from(image.bytes.buffer, image.bytes.byteOffset, image.bytes.length);
     this.#view = viewOf(image.bytes);
     this.#table = superblock5.field.inodeTableOffset(this.#view, 0);
@@ -238,7 +245,7 @@ class Loader5 {
       return part;
     };
     const node = emptyNode(take(record.nameSize), this.#layer);
-    if (index !== 1) checkName(node.name, at);
+    if (index !== 1 && this.#checkNames) checkName(node.name, at);
     node.mode = record.mode;
     node.uid = this.#ids ? record.uid : 0;
     node.gid = this.#ids ? record.gid : 0;

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { UsageError } from '../base/errors.ts';
-import { MAX_LAYERS } from '../base/limits.ts';
+import { MAX_BLOB_COMPRESSED, MAX_LAYERS, MAX_TOC_SIZE } from '../base/limits.ts';
 import { BlobFeature, SuperFlag } from '../format/flags.ts';
 import type { RafsImage } from '../format/image.ts';
 import { walkNumbering } from '../tree/children.ts';
@@ -68,10 +68,17 @@ function hexDigest(text: string): Buffer {
   return fail(`Invalid character in digest "${text}"`);
 }
 
+function checkNumber(name: string, value: number | undefined, limit: number): void {
+  if (value === undefined || (Number.isInteger(value) && value >= 0 && value <= limit)) return;
+  fail(`invalid number in ${name} option: ${value}, limit ${limit}`);
+}
+
 function correctionsOf(options: MergeOptions, position: number): Corrections {
   const digest = options.blobDigests?.[position];
   const tocDigest = options.blobTocDigests?.[position];
   if (digest !== undefined) hexDigest(digest);
+  checkNumber('--blob-sizes', options.blobSizes?.[position], MAX_BLOB_COMPRESSED);
+  checkNumber('--blob-toc-sizes', options.blobTocSizes?.[position], MAX_TOC_SIZE);
   return {
     digest,
     originalId: options.originalBlobIds?.[position],
@@ -132,7 +139,7 @@ function renumber(root: TreeNode, map: readonly number[]): void {
 interface Place {
   /** position among the sources */
   position: number;
-  /** layer number for hard-link identity */
+  /** layer number for hard-link identity; the parent has 0 */
   layer: number;
 }
 
@@ -221,17 +228,16 @@ export async function mergeImages(options: MergeOptions, context: BuildContext):
     for (const blob of loadBlobs(dictionaryImage)) dictionary.add(importBlob(blob, dictionaryPath).id);
   }
   let reference = await loadParent(working, options, dictionaryImage);
-  const parentBlobs = working.blobs.length;
   let first: RafsImage | undefined;
   let last: RafsImage | undefined;
-  let encrypted = false;
+  let encrypted = working.blobs.some((blob) => blob.cipher !== 0);
   for (const [position, path] of options.sources.entries()) {
     context.signal.throwIfAborted();
     const source = await openMergeSource(path);
     checkTarfs(source.image, options);
     reference ??= source.image;
     checkCompatible(reference, source.image);
-    addLayer(working, source, { position, layer: parentBlobs + position }, dictionary, options);
+    addLayer(working, source, { position, layer: position + 1 }, dictionary, options);
     first ??= source.image;
     last = source.image;
     if ((source.image.super.flags & SuperFlag.encryptionAes128Xts) !== 0) encrypted = true;

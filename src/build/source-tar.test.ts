@@ -319,7 +319,7 @@ test('readTarTree: mutated archives give a tree or one of our errors', async (t)
           ['path', `d/${'n'.repeat(150)}`],
         ],
       },
-      { name: 'l', type: hardlink, link: `d/${'n'.repeat(150)}` },
+      { name: 'l', type: hardlink, pax: [['linkpath', `d/${'n'.repeat(150)}`]] },
       { name: 's', type: TarType.symlink, link: 'd' },
       { name: 'c', type: TarType.char, devMajor: '0000001', devMinor: '0000003' },
     ]),

@@ -50,7 +50,7 @@ async function* joined(head: Uint8Array, rest: Chunks): AsyncGenerator<Uint8Arra
 }
 
 /** Decompressed bytes of an input that is gzip or zstd, by its first bytes; else the bytes themselves. */
-async function* decoded(input: Chunks, stop: () => void, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+async function* decoded(input: Chunks, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const head = await readHead(input);
   const whole = joined(head, input);
   let decoder: ReturnType<typeof createGunzip> | ReturnType<typeof createZstdDecompress>;
@@ -59,8 +59,9 @@ async function* decoded(input: Chunks, stop: () => void, signal: AbortSignal): A
   else if (head.subarray(0, ZSTD_MAGIC.length).equals(ZSTD_MAGIC))
     decoder = createZstdDecompress({ chunkSize: READ_SIZE });
   else return yield* whole;
-  // Feeds the decoder beside the loop that drains it; its failure reaches that loop through destroy().
-  const feeding = (async () => {
+  // Feeds the decoder beside the loop that drains it; its failure reaches that loop through destroy(). Nobody waits for
+  // it: it may sleep on a FIFO whose bytes never come.
+  void (async () => {
     for await (const chunk of whole) {
       if (decoder.destroyed) return;
       if (!decoder.write(chunk)) await drained(decoder, signal);
@@ -74,9 +75,6 @@ async function* decoded(input: Chunks, stop: () => void, signal: AbortSignal): A
     throw new FormatError({ struct: 'compressed tar' }, messageOf(error), { cause: error });
   } finally {
     decoder.destroy();
-    // The feeder may wait for bytes of a FIFO that never come.
-    stop();
-    await feeding;
   }
 }
 
@@ -113,7 +111,7 @@ async function* readArchive(
     }
   })();
   try {
-    yield* decoded(counted, () => stream.destroy(), signal);
+    yield* decoded(counted, signal);
   } finally {
     stream.destroy();
   }

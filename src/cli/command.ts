@@ -161,7 +161,10 @@ export function command<const O extends Options, const P extends Positionals = R
   };
 }
 
-export interface ProgramSpec<O extends Options> extends Omit<CommandSpec<O, Record<never, never>>, 'positionals'> {
+export interface ProgramSpec<O extends Options> extends Omit<
+  CommandSpec<O, Record<never, never>>,
+  'positionals'
+> {
   subcommands: Readonly<Record<string, SubcommandEntry>>;
   refusedSubcommands?: Readonly<Record<string, string>>;
   argsConflictWithSubcommands?: boolean;

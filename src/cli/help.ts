@@ -38,7 +38,8 @@ function optionEntry(name: string, option: OptionSpec): HelpEntry {
   const short = option.short === undefined ? '    ' : `-${option.short}, `;
   const value = option.type === 'flag' ? '' : ` <${valueName(name, option)}>`;
   const notes: string[] = [];
-  if (option.aliases !== undefined) notes.push(`[aliases: ${option.aliases.map((a) => `--${a}`).join(', ')}]`);
+  if (option.aliases !== undefined)
+    notes.push(`[aliases: ${option.aliases.map((a) => `--${a}`).join(', ')}]`);
   if (option.type === 'string') {
     if (option.default !== undefined) notes.push(`[default: ${option.default}]`);
     if (option.values !== undefined) notes.push(`[possible values: ${option.values.join(', ')}]`);
@@ -90,7 +91,10 @@ function formatSection(section: HelpSection, width: number): string {
 export function helpText(scope: Scope, columns = 100): string {
   const width = Math.min(MAX_WIDTH, Math.max(MIN_WIDTH, columns));
   const { command } = scope;
-  const head = [command.summary, ...(command.description === undefined ? [] : ['', ...wrap(command.description, width)])];
+  const head = [
+    command.summary,
+    ...(command.description === undefined ? [] : ['', ...wrap(command.description, width)]),
+  ];
   const blocks = [head.join('\n') + '\n', `Usage: ${helpUsage(scope)}\n`];
   for (const section of helpSections(scope)) blocks.push(formatSection(section, width));
   if (command.examples.length > 0) {

@@ -22,7 +22,8 @@ export function parseCount(option: string, text: string): number {
 
 /**
  * What must not happen is logged, then the process ends at once: a worker that sleeps in the kernel would keep an orderly
- * exit from coming to its end (DESIGN 3). A second signal has no patience either.
+ * exit from coming to its end (DESIGN 3). Once the daemon is shutting down, which takes a bounded time, a further SIGTERM
+ * changes nothing: service managers send several. A person who presses ^C twice wants out now.
  *
  * @returns takes the guards away again
  */
@@ -30,22 +31,26 @@ function guardProcess(logger: LogSink, signal: AbortSignal): () => void {
   const crash = (error: unknown): void => {
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
     logger.error(`nydusd failed: ${text}`);
-    void Promise.race([logger.close(), new Promise((resolve) => setTimeout(resolve, 500))]).finally(() =>
-      exitNow(1),
-    );
+    const flushed = Promise.race([logger.close(), new Promise((resolve) => setTimeout(resolve, 500))]);
+    void flushed.finally(() => exitNow(1));
   };
-  const impatient = (name: NodeJS.Signals): void => {
-    if (signal.aborted) exitNow(name === 'SIGINT' ? 130 : 143);
+  const patient = (): void => {};
+  const impatient = (): void => {
+    if (signal.aborted) exitNow(130);
+  };
+  const onAbort = (): void => {
+    process.removeAllListeners('SIGTERM');
+    process.on('SIGTERM', patient);
   };
   process.on('uncaughtException', crash);
   process.on('unhandledRejection', crash);
   process.prependListener('SIGINT', impatient);
-  process.prependListener('SIGTERM', impatient);
+  signal.addEventListener('abort', onAbort, { once: true });
   return () => {
     process.off('uncaughtException', crash);
     process.off('unhandledRejection', crash);
     process.off('SIGINT', impatient);
-    process.off('SIGTERM', impatient);
+    signal.removeEventListener('abort', onAbort);
   };
 }
 

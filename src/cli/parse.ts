@@ -61,7 +61,8 @@ class Level {
 
   #option(name: string): OptionSpec {
     const option = this.scope.options[name];
-    if (option === undefined) throw new RangeError(`no option ${name} in the table of ${this.scope.command.name}`);
+    if (option === undefined)
+      throw new RangeError(`no option ${name} in the table of ${this.scope.command.name}`);
     return option;
   }
 
@@ -175,8 +176,14 @@ class Level {
   }
 
   #unknownLong(word: string): never {
-    const longs = Object.entries(this.scope.options).filter(([, o]) => o.hidden !== true && o.refused === undefined);
-    const names = [...longs.map(([name]) => name), 'help', ...(this.scope.command.versioned ? ['version'] : [])];
+    const longs = Object.entries(this.scope.options).filter(
+      ([, o]) => o.hidden !== true && o.refused === undefined,
+    );
+    const names = [
+      ...longs.map(([name]) => name),
+      'help',
+      ...(this.scope.command.versioned ? ['version'] : []),
+    ];
     const like = similar(word, names).at(-1);
     const used = like !== undefined && like in this.scope.options ? [...this.used, like] : this.used;
     const notes = like === undefined ? undefined : [`tip: a similar argument exists: '--${like}'`];
@@ -204,14 +211,19 @@ class Level {
   required(): string[] {
     const { options, command } = this.scope;
     const names = Object.keys(options).filter((name) => options[name]?.required === true);
-    return [...names, ...Object.keys(command.positionals).filter((name) => command.positionals[name]?.required)];
+    return [
+      ...names,
+      ...Object.keys(command.positionals).filter((name) => command.positionals[name]?.required),
+    ];
   }
 
   #conflictsOf(id: string): string[] {
     const { options, command } = this.scope;
     const listed = (name: string): readonly string[] =>
       (options[name] ?? command.positionals[name])?.conflicts ?? [];
-    return this.used.filter((other) => other !== id && (listed(id).includes(other) || listed(other).includes(id)));
+    return this.used.filter(
+      (other) => other !== id && (listed(id).includes(other) || listed(other).includes(id)),
+    );
   }
 
   /** Conflicts first, then what is missing, then what this version refuses. */
@@ -220,9 +232,16 @@ class Level {
       const others = this.#conflictsOf(id);
       if (others.length === 0) continue;
       const rest = this.used.filter((name) => !others.includes(name));
-      throw new CommandLineError(`the argument '${showArgument(this.scope, id)}' cannot be used with${listed(this.scope, others)}`, {
-        usage: smartUsage(this.scope, [], rest),
-      });
+      throw new CommandLineError(
+        `the argument '${showArgument(this.scope, id)}' cannot be used with${listed(this.scope, others)}`,
+        {
+          usage: smartUsage(
+            this.scope,
+            this.required().filter((name) => !others.includes(name)),
+            rest,
+          ),
+        },
+      );
     }
     this.#checkRequired();
     this.#checkRefused();
@@ -231,7 +250,9 @@ class Level {
   #checkRequired(): void {
     const { options, command } = this.scope;
     const demanded = [...this.required(), ...this.used.flatMap((id) => options[id]?.requires ?? [])];
-    const missing = new Set(demanded.filter((id) => !this.values.has(id) && this.#conflictsOf(id).length === 0));
+    const missing = new Set(
+      demanded.filter((id) => !this.values.has(id) && this.#conflictsOf(id).length === 0),
+    );
     for (const [id, spec] of [...Object.entries(options), ...Object.entries(command.positionals)]) {
       if (spec.requiredUnless === undefined || this.values.has(id)) continue;
       if (!spec.requiredUnless.some((other) => this.values.has(other))) missing.add(id);
@@ -252,7 +273,8 @@ class Level {
     for (const id of this.used) {
       const option = this.scope.options[id];
       if (option === undefined) continue;
-      if (option.refused !== undefined) throw refuse(`the argument '${showOption(id, option)}'`, option.refused);
+      if (option.refused !== undefined)
+        throw refuse(`the argument '${showOption(id, option)}'`, option.refused);
       const value = this.values.get(id);
       if (option.type !== 'string' || typeof value !== 'string') continue;
       const table = option.refusedValues ?? {};
@@ -300,28 +322,44 @@ function subcommandOf(level: Level, word: string): string {
   const usage = helpUsage(level.scope);
   const known = word in command.subcommands || word in command.refusedSubcommands || word === 'help';
   if (known && level.used.length > 0 && command.argsConflictWithSubcommands) {
-    throw new CommandLineError(`the subcommand '${word}' cannot be used with${listed(level.scope, level.used)}`, {
-      usage,
-    });
+    throw new CommandLineError(
+      `the subcommand '${word}' cannot be used with${listed(level.scope, level.used)}`,
+      {
+        usage,
+      },
+    );
   }
   if (Object.hasOwn(command.refusedSubcommands, word)) {
     throw refuse(`the subcommand '${word}'`, command.refusedSubcommands[word] as string);
   }
   if (known) return word;
-  if (level.used.length > 0 && command.argsConflictWithSubcommands) throw unexpected(level.scope, word, [], usage);
+  if (level.used.length > 0 && command.argsConflictWithSubcommands)
+    throw unexpected(level.scope, word, [], usage);
   const like = similar(word, [...Object.keys(command.subcommands), 'help']).reverse();
   const quoted = like.map((name) => `'${name}'`).join(', ');
-  const tip = like.length === 1 ? `tip: a similar subcommand exists: ${quoted}` : `tip: some similar subcommands exist: ${quoted}`;
-  throw new CommandLineError(`unrecognized subcommand '${word}'`, { notes: like.length === 0 ? [] : [tip], usage });
+  const tip =
+    like.length === 1
+      ? `tip: a similar subcommand exists: ${quoted}`
+      : `tip: some similar subcommands exist: ${quoted}`;
+  throw new CommandLineError(`unrecognized subcommand '${word}'`, {
+    notes: like.length === 0 ? [] : [tip],
+    usage,
+  });
 }
 
 /** Help for `program help a b`. */
-async function helpFor(command: Command, parents: readonly Command[], words: readonly string[]): Promise<Parsed> {
+async function helpFor(
+  command: Command,
+  parents: readonly Command[],
+  words: readonly string[],
+): Promise<Parsed> {
   const [word] = words;
   if (word === undefined) return { kind: 'help', scope: scopeOf(command, parents) };
   const entry = command.subcommands[word];
   if (entry === undefined) {
-    throw new CommandLineError(`unrecognized subcommand '${word}'`, { usage: helpUsage(scopeOf(command, parents)) });
+    throw new CommandLineError(`unrecognized subcommand '${word}'`, {
+      usage: helpUsage(scopeOf(command, parents)),
+    });
   }
   return helpFor(await entry.load(), [...parents, command], words.slice(1));
 }

@@ -21,7 +21,9 @@ interface SystemError extends Error {
 }
 
 function isSystemError(error: unknown): error is SystemError {
-  return error instanceof Error && typeof (error as Partial<SystemError>).errno === 'number' && 'code' in error;
+  return (
+    error instanceof Error && typeof (error as Partial<SystemError>).errno === 'number' && 'code' in error
+  );
 }
 
 /** strerror(3) of glibc where libuv words it differently. */
@@ -63,7 +65,7 @@ export function lineOf(error: unknown): string {
 /** The errors below `error`, outermost first, itself included; stops at a loop. */
 export function chainOf(error: unknown): unknown[] {
   const chain: unknown[] = [];
-  for (let at = error; at !== undefined && at !== null && !chain.includes(at); ) {
+  for (let at = error; at !== undefined && at !== null && !chain.includes(at);) {
     chain.push(at);
     at = at instanceof Error ? at.cause : undefined;
   }

@@ -26,7 +26,12 @@ function wantsDebug(values: Record<string, unknown>): boolean {
 }
 
 /** Streams are reached through getters, as opening stdin of a process is work that most commands do not need. */
-function contextOf(io: ProgramIo, signal: AbortSignal, given: Set<string>, argv: readonly string[]): CommandContext {
+function contextOf(
+  io: ProgramIo,
+  signal: AbortSignal,
+  given: Set<string>,
+  argv: readonly string[],
+): CommandContext {
   return {
     get stdin() {
       return io.stdin;
@@ -116,5 +121,10 @@ export async function main(program: Command): Promise<void> {
     env: process.env,
     signal: stop.signal,
   };
-  process.exit(await runProgram(program, process.argv.slice(2), io));
+  const status = await runProgram(program, process.argv.slice(2), io);
+  // a pipe whose reader is slow has not taken everything yet, and `exit` would drop the rest
+  for (const stream of [process.stdout, process.stderr]) {
+    if (stream.writableLength > 0) await new Promise<void>((resolve) => stream.write('', () => resolve()));
+  }
+  process.exit(status);
 }

@@ -21,7 +21,11 @@ export function showOption(name: string, option: OptionSpec): string {
 }
 
 /** `<SOURCE>...`, or `[BOOTSTRAP]` when it may be left out. */
-export function showPositional(name: string, spec: PositionalSpec, required = spec.required === true): string {
+export function showPositional(
+  name: string,
+  spec: PositionalSpec,
+  required = spec.required === true,
+): string {
   return (required ? `<${name}>` : `[${name}]`) + (spec.repeatable === true ? '...' : '');
 }
 
@@ -66,13 +70,16 @@ export function helpUsage(scope: Scope): string {
 
 /** What `--x` demands, directly and through others, deepest first. */
 function unroll(scope: Scope, id: string, seen: Set<string>): string[] {
-  if (seen.has(id)) return [];
   seen.add(id);
-  return (scope.options[id]?.requires ?? []).flatMap((next) => [...unroll(scope, next, seen), next]);
+  const next = (scope.options[id]?.requires ?? []).filter((name) => !seen.has(name));
+  return next.flatMap((name) => [...unroll(scope, name, seen), name]);
 }
 
 /** `names` and what they demand, options in order of first mention, then positionals in table order. */
-export function orderArguments(scope: Scope, names: readonly string[]): { options: string[]; positionals: string[] } {
+export function orderArguments(
+  scope: Scope,
+  names: readonly string[],
+): { options: string[]; positionals: string[] } {
   const all = new Set<string>();
   for (const id of names) {
     for (const deep of unroll(scope, id, new Set())) all.add(deep);

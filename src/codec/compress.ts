@@ -79,11 +79,16 @@ export function decompress(algorithm: CompressorName, data: Uint8Array, size: nu
   try {
     out = decode(algorithm, data, size);
   } catch (error) {
-    throw new FormatError({ struct: algorithm }, `cannot decompress ${data.length} bytes to ${size}: ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw new FormatError(
+      { struct: algorithm },
+      `cannot decompress ${data.length} bytes to ${size}: ${messageOf(error)}`,
+      {
+        cause: error,
+      },
+    );
   }
-  if (out.length !== size) throw new FormatError({ struct: algorithm }, `decompressed to ${out.length} bytes, expected ${size}`);
+  if (out.length !== size)
+    throw new FormatError({ struct: algorithm }, `decompressed to ${out.length} bytes, expected ${size}`);
   return out;
 }
 
@@ -106,6 +111,9 @@ export function decompressInto(algorithm: CompressorName, data: Uint8Array, targ
   if (decoder === null) {
     target.set(decompress(algorithm, data, target.length));
   } else if (!decoder(data, data.length, target, target.length)) {
-    throw new FormatError({ struct: algorithm }, `cannot decompress ${data.length} bytes to ${target.length}`);
+    throw new FormatError(
+      { struct: algorithm },
+      `cannot decompress ${data.length} bytes to ${target.length}`,
+    );
   }
 }

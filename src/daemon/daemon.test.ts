@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { silentLogger, type LogLevel } from '../base/log.ts';
 import { parseConfig } from '../storage/config-parse.ts';
 import { Daemon, countedSince, formatMountedTime } from './daemon.ts';
-import { ZERO_COUNTERS, fakeParts, type FakeInstance, type FakeParts } from './fake-parts.ts';
+import { ZERO_COUNTERS, fakeParts, type FakeInstance, type FakeParts } from './testing/fake-parts.ts';
 
 const PARSED = parseConfig(
   '{"device":{"backend":{"type":"localfs","config":{"dir":"/b"}},"cache":{"type":"blobcache","config":{"work_dir":"/c"}}},"mode":"direct"}',

@@ -392,7 +392,9 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   /** True when the level is one of the API's words, whatever their case. */
   setLogLevel(word: string): boolean {
     const level = LOG_LEVELS.find((known) => known === word.toLowerCase());
-    if (level !== undefined) this.#logger.level = level;
-    return level !== undefined;
+    if (level === undefined) return false;
+    this.#logger.level = level;
+    this.#session?.setWireLog(level === 'trace');
+    return true;
   }
 }

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { createLogSink } from '../base/log-sink.ts';
-import { fakeParts, type FakeParts } from './fake-parts.ts';
+import { fakeParts, type FakeParts } from './testing/fake-parts.ts';
 import { runFuseDaemon, type FuseDaemonOptions } from './lifecycle.ts';
 
 let dir: string;

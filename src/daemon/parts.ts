@@ -66,6 +66,8 @@ export interface MountSession<I extends ImageInstance = ImageInstance> {
   pattern(): unknown;
   takeLatest(): unknown;
   inflight(): readonly InflightOp[];
+  /** switch the log line per operation */
+  setWireLog(on: boolean): void;
 }
 
 export interface SessionOptions {

@@ -17,6 +17,7 @@ function mountSession(session: FuseSession): MountSession<RafsInstance> {
     pattern: () => session.pattern(),
     takeLatest: () => session.takeLatest(),
     inflight: () => session.inflight(),
+    setWireLog: (on) => session.setWireLog(on),
   };
 }
 

@@ -7,7 +7,7 @@ import { FormatError } from '../base/errors.ts';
 import { silentLogger, type LogLevel } from '../base/log.ts';
 import type { ApiResponse } from './api-error.ts';
 import { Daemon } from './daemon.ts';
-import { fakeParts, type FakeInstance, type FakeParts } from './fake-parts.ts';
+import { fakeParts, type FakeInstance, type FakeParts } from './testing/fake-parts.ts';
 import { Router, parseTarget } from './router.ts';
 
 const CONFIG = JSON.stringify({
@@ -240,10 +240,13 @@ describe('Router', () => {
     assert.match((await send('GET', '/api/v1/daemon')).body ?? '', /"state":"STOPPED"/);
   });
 
-  it('Router: the log level changes at run time', async () => {
-    const { send, level, message } = await fixture();
+  it('Router: the log level changes at run time, and the wire log with it', async () => {
+    const { send, level, message, parts } = await fixture();
+    assert.deepEqual(await send('PUT', '/api/v1/daemon', { log_level: 'trace' }), { status: 204 });
+    assert.equal(parts.log.at(-1), 'wire log on');
     assert.deepEqual(await send('PUT', '/api/v1/daemon', { log_level: 'DEBUG' }), { status: 204 });
     assert.equal(level(), 'debug');
+    assert.equal(parts.log.at(-1), 'wire log off');
     assert.equal(
       await message('PUT', '/api/v1/daemon', { log_level: 'loud' }),
       '500 Configure(ResponsePayloadType)',

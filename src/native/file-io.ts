@@ -36,7 +36,9 @@ export function preadInto(fd: number, address: number, length: number, position:
 
 /** pwrite(2): bytes written, or minus the errno. May be short. */
 export function pwriteFrom(fd: number, address: number, length: number, position: number): number {
-  pwriteAt ??= libcFunction<Pio>('int64_t pwrite(int fd, uintptr_t address, size_t length, int64_t position)');
+  pwriteAt ??= libcFunction<Pio>(
+    'int64_t pwrite(int fd, uintptr_t address, size_t length, int64_t position)',
+  );
   const put = pwriteAt(fd, address, length, position);
   return put < 0 ? -lastErrno() : put;
 }
@@ -66,7 +68,9 @@ export function pwriteFull(fd: number, address: number, length: number, position
 
 /** Reserve the blocks of `length` bytes from the start of a file, so that writing its mapping cannot fail: 0 or the errno. */
 export function fallocate(fd: number, length: number): number {
-  fallocateRange ??= libcFunction<Fallocate>('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
+  fallocateRange ??= libcFunction<Fallocate>(
+    'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
+  );
   return fallocateRange(fd, 0, 0, length) === 0 ? 0 : lastErrno();
 }
 

@@ -28,7 +28,11 @@ export function xattrListSize(path: Uint8Array): number {
   if (size >= 0) return size;
   const errno = lastErrno();
   if (errno === constants.errno.EOPNOTSUPP) return 0;
-  throw new SystemError('llistxattr', errno, Buffer.from(path.subarray(0, Math.max(0, path.indexOf(0)))).toString());
+  throw new SystemError(
+    'llistxattr',
+    errno,
+    Buffer.from(path.subarray(0, Math.max(0, path.indexOf(0)))).toString(),
+  );
 }
 
 /** Names of all attributes; [] where the file system has none. `path` is raw bytes. */
@@ -42,7 +46,7 @@ export function listXattrs(path: Uint8Array): Buffer[] {
     throw new SystemError('llistxattr', errno, path.toString());
   }
   const names: Buffer[] = [];
-  for (let at = 0; at < size; ) {
+  for (let at = 0; at < size;) {
     const end = scratch.indexOf(0, at);
     names.push(Buffer.from(scratch.subarray(at, end)));
     at = end + 1;

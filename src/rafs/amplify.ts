@@ -10,7 +10,6 @@ const REPLY_ROOM = 1024 * 1024 + 4096 - 16;
 /** Files looked at besides the one that is read. */
 const MAX_FILES = 64;
 
-
 /** Where a chunk is stored in its blob. */
 export type StoredRange = (ref: ChunkRef) => { start: number; end: number };
 

@@ -56,13 +56,19 @@ interface OpenBlob {
 }
 
 function checkCache(cache: CacheConfig, version: 5 | 6): void {
-  if (cache.type === 'fscache') throw new UsageError('cache type fscache is not supported yet', { hint: 'use blobcache' });
+  if (cache.type === 'fscache')
+    throw new UsageError('cache type fscache is not supported yet', { hint: 'use blobcache' });
   if (cache.type === '' || cache.type === 'dummycache') {
-    if (version === 6) throw new UsageError('Rafs v6 must have local blobcache configured', { hint: 'set cache.type to blobcache' });
+    if (version === 6)
+      throw new UsageError('Rafs v6 must have local blobcache configured', {
+        hint: 'set cache.type to blobcache',
+      });
     return;
   }
-  if (cache.filecache === null) throw new UsageError(`cache type ${cache.type} needs its settings with a work_dir`);
-  if (cache.filecache.enable_encryption) throw new UsageError('cache encryption (enable_encryption) is not supported yet');
+  if (cache.filecache === null)
+    throw new UsageError(`cache type ${cache.type} needs its settings with a work_dir`);
+  if (cache.filecache.enable_encryption)
+    throw new UsageError('cache encryption (enable_encryption) is not supported yet');
 }
 
 /** The directory of the cache files, created when missing; undefined without a cache. */
@@ -201,7 +207,20 @@ export class RafsInstance {
       const workDir = prepareWorkDir(cache);
       const meter = new CacheMeter();
       for (const info of image.blobs) {
-        opened.push(await openOne({ info, bootstrap, backend, workDir, cache, rafs, pool, meter, logger, publishMs: options.publishMs }));
+        opened.push(
+          await openOne({
+            info,
+            bootstrap,
+            backend,
+            workDir,
+            cache,
+            rafs,
+            pool,
+            meter,
+            logger,
+            publishMs: options.publishMs,
+          }),
+        );
       }
       return new RafsInstance(bootstrap, rafs, options, {
         workDir,
@@ -228,7 +247,13 @@ export class RafsInstance {
    * @throws IntegrityError EIO  a chunk failed its digest twice
    * @throws BackendError EIO    a chunk could not be fetched; FormatError EINVAL the image is damaged
    */
-  async read(ino: number, offset: number, size: number, target: Uint8Array, signal?: AbortSignal): Promise<number> {
+  async read(
+    ino: number,
+    offset: number,
+    size: number,
+    target: Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<number> {
     const local = this.#local.read(ino, offset, size, target, 0);
     if (local !== MISS) return local;
     const attr = newAttr();
@@ -253,7 +278,8 @@ export class RafsInstance {
 
   #blob(blobIndex: number): OpenBlob {
     const blob = this.#blobs[blobIndex];
-    if (blob === undefined) throw new BackendError(`a chunk of blob ${blobIndex} is wanted, the blob has none`);
+    if (blob === undefined)
+      throw new BackendError(`a chunk of blob ${blobIndex} is wanted, the blob has none`);
     return blob;
   }
 
@@ -282,7 +308,9 @@ export class RafsInstance {
       const table = await this.#checkPlaces(cache, pieces, blobIndex);
       const missing = chunks.find((index) => !cache.refresh(table, index));
       const extra =
-        records === undefined || missing === undefined ? [] : this.#amplify(records, ino, offset, size, pieces, blobIndex);
+        records === undefined || missing === undefined
+          ? []
+          : this.#amplify(records, ino, offset, size, pieces, blobIndex);
       const options = { batch: this.#batch, extend: records === undefined, urgent: true, extra };
       const obtaining = cache.obtain(chunks, options, signal);
       if (missing !== undefined) this.#ahead[blobIndex]?.miss(missing);
@@ -325,7 +353,9 @@ export class RafsInstance {
     };
     const place = { blobIndex, end: stored(last).end };
     try {
-      return amplify5(this.image, ino, offset, size, this.#rafs.batch_size, place, stored).map((ref) => ref.chunkIndex);
+      return amplify5(this.image, ino, offset, size, this.#rafs.batch_size, place, stored).map(
+        (ref) => ref.chunkIndex,
+      );
     } catch (error) {
       // a damaged file that nobody asked for must not fail this read
       this.#logger.debug(`read of inode ${ino} is not extended: ${messageOf(error)}`);
@@ -339,10 +369,13 @@ export class RafsInstance {
     const { cache } = this.#blob(ref.blobIndex);
     const fd = cache.data?.fd ?? -1;
     if (preadFull(fd, addressOf(target) + at, size, ref.uncompressedOffset + from) === size) return;
-    this.#logger.warn(`cannot read chunk ${ref.chunkIndex} of blob ${cache.blobId} from its cache file, fetching it`);
+    this.#logger.warn(
+      `cannot read chunk ${ref.chunkIndex} of blob ${cache.blobId} from its cache file, fetching it`,
+    );
     const options = { batch: this.#batch, extend: false, urgent: true, bypass: true };
     const bytes = (await cache.obtain([ref.chunkIndex], options, signal)).get(ref.chunkIndex);
-    if (bytes === undefined) throw new BackendError(`chunk ${ref.chunkIndex} of blob ${cache.blobId} did not arrive`);
+    if (bytes === undefined)
+      throw new BackendError(`chunk ${ref.chunkIndex} of blob ${cache.blobId} did not arrive`);
     target.set(bytes.subarray(from, from + size), at);
   }
 
@@ -363,7 +396,9 @@ export class RafsInstance {
   /** Numbers of the API, measured. */
   metrics(): InstanceMetrics {
     const caches = this.#blobs.flatMap((blob) => (blob === undefined ? [] : [blob.cache]));
-    const files = caches.flatMap(({ data }) => (data === undefined ? [] : [data.path.slice(data.path.lastIndexOf('/') + 1)]));
+    const files = caches.flatMap(({ data }) =>
+      data === undefined ? [] : [data.path.slice(data.path.lastIndexOf('/') + 1)],
+    );
     const allReady = caches.length > 0 && caches.every(({ map }) => map.readyCount === map.count);
     const blobcache = this.#meter.metrics(files, this.#workDir ?? '', allReady);
     const local = sumChunkReads(this.share.counters);
@@ -418,7 +453,21 @@ async function openOne(options: OpenOne): Promise<OpenBlob | undefined> {
   const indexedMap = known && !(cache.filecache?.disable_indexed_map === true && !hasCi(info));
   const validate = cache.validate || rafs.validate;
   const raw = cache.compressed;
-  const opened = openBlob({ image, blob: info, blobId, count, reader, workDir, raw, indexedMap, validate, publishMs, pool, meter, logger });
+  const opened = openBlob({
+    image,
+    blob: info,
+    blobId,
+    count,
+    reader,
+    workDir,
+    raw,
+    indexedMap,
+    validate,
+    publishMs,
+    pool,
+    meter,
+    logger,
+  });
   if (reader === undefined) {
     if (opened.cache.map.readyCount < count) {
       await opened.cache.close();

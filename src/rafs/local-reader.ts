@@ -65,7 +65,8 @@ export class LocalReader {
         if (piece <= 0) return MISS; // overlapping chunks: the main thread says what is wrong
         if (fd === runFd && file === runFile + runSize && runAt + runSize === at) runSize += piece;
         else {
-          if (runSize > 0 && preadFull(runFd, base + runAt - offset, runSize, runFile) !== runSize) return MISS;
+          if (runSize > 0 && preadFull(runFd, base + runAt - offset, runSize, runFile) !== runSize)
+            return MISS;
           runFd = fd;
           runFile = file;
           runAt = at;
@@ -91,6 +92,10 @@ export class LocalReader {
     // Atomics: the bit was set by another thread after it wrote the data
     const bits = this.#ready[blobIndex];
     const byte = chunkIndex >> 3;
-    return bits !== undefined && byte < bits.length && (Atomics.load(bits, byte) & (0x80 >> (chunkIndex & 7))) !== 0;
+    return (
+      bits !== undefined &&
+      byte < bits.length &&
+      (Atomics.load(bits, byte) & (0x80 >> (chunkIndex & 7))) !== 0
+    );
   }
 }

@@ -182,13 +182,18 @@ export class Prefetcher {
     });
   }
 
-  async *#merge(blobIndex: number, chunks: number[]): AsyncGenerator<{ cache: BlobCache; range: FetchRange }> {
+  async *#merge(
+    blobIndex: number,
+    chunks: number[],
+  ): AsyncGenerator<{ cache: BlobCache; range: FetchRange }> {
     const { blobs, meter } = this.#options;
     const cache = blobs[blobIndex]?.cache;
     if (cache === undefined) return;
     meter.prefetchUnmerged += chunks.length;
     const table = await cache.table();
-    const sorted = [...new Set(chunks)].sort((a, b) => table.storedOffset(a) - table.storedOffset(b) || a - b);
+    const sorted = [...new Set(chunks)].sort(
+      (a, b) => table.storedOffset(a) - table.storedOffset(b) || a - b,
+    );
     for (const range of mergeChunks(table, sorted, this.#batch)) yield { cache, range };
   }
 
@@ -222,7 +227,9 @@ export class Prefetcher {
     const started = performance.now();
     const fetching = cache
       .prefetch(range)
-      .catch((error: unknown) => this.#options.logger.warn(`prefetch of blob ${cache.blobId}: ${messageOf(error)}`))
+      .catch((error: unknown) =>
+        this.#options.logger.warn(`prefetch of blob ${cache.blobId}: ${messageOf(error)}`),
+      )
       .finally(() => {
         this.#running.delete(fetching);
         meter.prefetchMillis += performance.now() - started;
@@ -236,6 +243,7 @@ export class Prefetcher {
     const wait = this.#bucket.take(bytes + user - this.#userBytes);
     this.#userBytes = user;
     // in short steps, so that `stop` is not held up by a long wait
-    for (let left = wait; left > 0 && !this.#stop.signal.aborted; left -= 100) await pause(Math.min(left, 100));
+    for (let left = wait; left > 0 && !this.#stop.signal.aborted; left -= 100)
+      await pause(Math.min(left, 100));
   }
 }

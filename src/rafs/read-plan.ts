@@ -9,7 +9,14 @@ export function newAttr(): InodeAttr {
 
 /** An empty chunk reference to be filled by `RafsImage.chunk`. */
 export function newChunkRef(): ChunkRef {
-  return { blobIndex: 0, chunkIndex: 0, uncompressedOffset: 0, uncompressedSize: 0, fileOffset: 0, recordOffset: 0 };
+  return {
+    blobIndex: 0,
+    chunkIndex: 0,
+    uncompressedOffset: 0,
+    uncompressedSize: 0,
+    fileOffset: 0,
+    recordOffset: 0,
+  };
 }
 
 /**
@@ -20,7 +27,13 @@ export function newChunkRef(): ChunkRef {
  * @param out    filled with that chunk
  * @returns its position in the file, or `count` when no chunk holds the byte: a hole
  */
-export function findChunk(image: RafsImage, ino: number, count: number, offset: number, out: ChunkRef): number {
+export function findChunk(
+  image: RafsImage,
+  ino: number,
+  count: number,
+  offset: number,
+  out: ChunkRef,
+): number {
   // files are cut at multiples of the chunk size, so the guess is right but for images with holes
   const guess = Math.floor(offset / image.super.chunkSize);
   if (guess < count) {
@@ -57,7 +70,13 @@ export interface ReadPiece {
  * @returns [] at the end of the file
  * @throws FormatError EINVAL  a chunk leaves its blob or the image
  */
-export function planRead(image: RafsImage, ino: number, fileSize: number, offset: number, size: number): ReadPiece[] {
+export function planRead(
+  image: RafsImage,
+  ino: number,
+  fileSize: number,
+  offset: number,
+  size: number,
+): ReadPiece[] {
   const end = Math.min(offset + size, fileSize);
   const pieces: ReadPiece[] = [];
   if (offset >= end) return pieces;
@@ -71,7 +90,10 @@ export function planRead(image: RafsImage, ino: number, fileSize: number, offset
     if (ref.fileOffset >= end) break;
     const from = Math.max(0, at - ref.fileOffset);
     if (from >= ref.uncompressedSize) {
-      throw new FormatError({ struct: 'chunk' }, `chunk ${position} of inode ${ino} starts before the one in front of it ends`);
+      throw new FormatError(
+        { struct: 'chunk' },
+        `chunk ${position} of inode ${ino} starts before the one in front of it ends`,
+      );
     }
     const start = ref.fileOffset + from;
     const pieceEnd = Math.min(end, ref.fileOffset + ref.uncompressedSize);

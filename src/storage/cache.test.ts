@@ -2,8 +2,22 @@
 import { cacheSuite } from '../../test/conformance/cache-suite.ts';
 
 for (const version of [5, 6] as const) {
-  cacheSuite({ name: `v${version} blobcache zstd`, version, compressor: 'zstd', config: {}, keeps: true, plain: true });
-  cacheSuite({ name: `v${version} blobcache lz4`, version, compressor: 'lz4_block', config: {}, keeps: true, plain: true });
+  cacheSuite({
+    name: `v${version} blobcache zstd`,
+    version,
+    compressor: 'zstd',
+    config: {},
+    keeps: true,
+    plain: true,
+  });
+  cacheSuite({
+    name: `v${version} blobcache lz4`,
+    version,
+    compressor: 'lz4_block',
+    config: {},
+    keeps: true,
+    plain: true,
+  });
   cacheSuite({
     name: `v${version} blobcache none, without amplification`,
     version,
@@ -29,7 +43,14 @@ for (const version of [5, 6] as const) {
     plain: false,
   });
 }
-cacheSuite({ name: 'v5 without a cache', version: 5, compressor: 'lz4_block', config: {}, keeps: false, plain: false });
+cacheSuite({
+  name: 'v5 without a cache',
+  version: 5,
+  compressor: 'lz4_block',
+  config: {},
+  keeps: false,
+  plain: false,
+});
 cacheSuite({
   name: 'v5 without an indexed map',
   version: 5,

@@ -2,7 +2,17 @@
 // the bytes are right; and an empty directory after the same reads has the same chunks. Source: golden/README.md section 4.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { closeSync, copyFileSync, existsSync, openSync, readdirSync, readFileSync, statSync, writeSync, ftruncateSync } from 'node:fs';
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeSync,
+  ftruncateSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
@@ -26,7 +36,11 @@ interface FileState {
 interface RunState {
   config: {
     device: {
-      cache: { compressed?: boolean; validate?: boolean; config: { disable_indexed_map?: boolean; enable_encryption?: boolean } };
+      cache: {
+        compressed?: boolean;
+        validate?: boolean;
+        config: { disable_indexed_map?: boolean; enable_encryption?: boolean };
+      };
     };
     amplify_io?: number;
     digest_validate: boolean;
@@ -35,7 +49,10 @@ interface RunState {
   files: Record<string, FileState>;
   image: string;
   reads: { path: string; offset: number; length: number; sha256: string }[] | string;
-  metrics_before_stop: { backend: { read_amount_total: number }; blobcache: { prefetch_data_amount: number } };
+  metrics_before_stop: {
+    backend: { read_amount_total: number };
+    blobcache: { prefetch_data_amount: number };
+  };
 }
 
 /** Runs of kinds that come with later issues (issue 3, section 7). */
@@ -56,7 +73,8 @@ function readState(name: string): RunState {
 function readyIn(path: string, size: number): number[] {
   const bytes = readFileSync(path);
   const out: number[] = [];
-  for (let i = 0; i < (size - 4096) * 8; i++) if (((bytes[4096 + (i >> 3)] ?? 0) & (0x80 >> (i & 7))) !== 0) out.push(i);
+  for (let i = 0; i < (size - 4096) * 8; i++)
+    if (((bytes[4096 + (i >> 3)] ?? 0) & (0x80 >> (i & 7))) !== 0) out.push(i);
   return out;
 }
 
@@ -107,13 +125,26 @@ function configOf(state: RunState, workDir: string): ConfigV2 {
   });
 }
 
-async function openRun(state: RunState, workDir: string, logger: Logger = silentLogger): Promise<RafsInstance> {
+async function openRun(
+  state: RunState,
+  workDir: string,
+  logger: Logger = silentLogger,
+): Promise<RafsInstance> {
   const bootstrap = join(goldenDir() ?? '', 'cache', state.image, 'bootstrap');
-  return RafsInstance.open({ bootstrap, id: 'golden', logger, config: configOf(state, workDir), decodeThreads: 0 });
+  return RafsInstance.open({
+    bootstrap,
+    id: 'golden',
+    logger,
+    config: configOf(state, workDir),
+    decodeThreads: 0,
+  });
 }
 
 /** Read as the kernel does: whole pages. */
-async function readPages(instance: RafsInstance, read: { path: string; offset: number; length: number }): Promise<Buffer> {
+async function readPages(
+  instance: RafsInstance,
+  read: { path: string; offset: number; length: number },
+): Promise<Buffer> {
   const ino = resolvePath(instance.image, read.path);
   const start = Math.floor(read.offset / 4096) * 4096;
   const size = Math.ceil((read.offset + read.length - start) / 4096) * 4096;
@@ -145,9 +176,16 @@ for (const name of runs()) {
       assert.deepEqual(readdirSync(dir).sort(), Object.keys(state.files).sort());
       for (const [file, facts] of Object.entries(state.files)) {
         assert.equal(statSync(join(dir, file)).size, facts.size, file);
-        if (facts.ready_chunks !== undefined) assert.deepEqual(readyIn(join(dir, file), facts.size), facts.ready_chunks);
+        if (facts.ready_chunks !== undefined)
+          assert.deepEqual(readyIn(join(dir, file), facts.size), facts.ready_chunks);
         if (typeof facts.stored_as === 'string' || /\.(meta|digest|toc)$/.test(file)) {
-          assert.equal(createHash('sha256').update(readFileSync(join(dir, file))).digest('hex'), facts.sha256, file);
+          assert.equal(
+            createHash('sha256')
+              .update(readFileSync(join(dir, file)))
+              .digest('hex'),
+            facts.sha256,
+            file,
+          );
         }
       }
       // the amp runs of v6 were ended before upstream had counted everything
@@ -166,7 +204,14 @@ for (const name of runs()) {
     const blobDir = join(goldenDir() ?? '', 'cache', state.image, 'blobs');
     assert.ok(readdirSync(blobDir).length > 0);
     const before = instance.metrics().backend.read_amount_total;
-    const ref = { blobIndex: 0, chunkIndex: 0, uncompressedOffset: 0, uncompressedSize: 0, fileOffset: 0, recordOffset: 0 };
+    const ref = {
+      blobIndex: 0,
+      chunkIndex: 0,
+      uncompressedOffset: 0,
+      uncompressedSize: 0,
+      fileOffset: 0,
+      recordOffset: 0,
+    };
     const files: number[] = [];
     image.readdir(resolvePath(image, '/d0'), 0, (ino, entry) => {
       if (entry[0] !== 0x2e) files.push(ino);
@@ -199,7 +244,11 @@ for (const name of runs()) {
       const after = readyIn(join(dir, mapFile), map.size);
       for (const chunk of ready) assert.ok(after.includes(chunk));
       if (name.endsWith('-full')) {
-        assert.equal(readFileSync(join(dir, mapFile)).readUInt32LE(12), 0x4d4d4150, 'all ready is noted when a full map is opened');
+        assert.equal(
+          readFileSync(join(dir, mapFile)).readUInt32LE(12),
+          0x4d4d4150,
+          'all ready is noted when a full map is opened',
+        );
       }
     }
   });

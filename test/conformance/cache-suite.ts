@@ -48,7 +48,7 @@ export function suiteFiles(): MadeFile[] {
 export async function readWhole(instance: RafsInstance, path: string, piece = 131072): Promise<Buffer> {
   const ino = resolvePath(instance.image, path);
   const parts: Buffer[] = [];
-  for (let at = 0; ; ) {
+  for (let at = 0; ;) {
     const target = Buffer.alloc(piece);
     const got = await instance.read(ino, at, piece, target);
     if (got === 0) return Buffer.concat(parts);
@@ -75,12 +75,21 @@ export function cacheSuite(options: CacheSuiteOptions): void {
   const files = suiteFiles();
   const dataOf = (file: string): Buffer => Buffer.from(files.find((each) => each.name === file)?.data ?? []);
 
-  const open = (image: MadeImage, dir: string, lines: string[] = [], decodeThreads = 0): Promise<RafsInstance> =>
+  const open = (
+    image: MadeImage,
+    dir: string,
+    lines: string[] = [],
+    decodeThreads = 0,
+  ): Promise<RafsInstance> =>
     RafsInstance.open({
       bootstrap: image.bootstrap,
       id: name,
       logger: collectingLogger(lines),
-      config: instanceConfig({ ...config, blobDir: image.blobDir, workDir: options.keeps ? join(dir, 'cache') : undefined }),
+      config: instanceConfig({
+        ...config,
+        blobDir: image.blobDir,
+        workDir: options.keeps ? join(dir, 'cache') : undefined,
+      }),
       decodeThreads,
     });
 
@@ -90,9 +99,11 @@ export function cacheSuite(options: CacheSuiteOptions): void {
       const image = makeImage(dir, files, { version, compressor });
       const lines: string[] = [];
       const instance = await open(image, dir, lines, threads);
-      for (const file of files) assert.ok((await readWhole(instance, `/${file.name}`)).equals(dataOf(file.name)), file.name);
+      for (const file of files)
+        assert.ok((await readWhole(instance, `/${file.name}`)).equals(dataOf(file.name)), file.name);
       // again, now with what was kept
-      for (const file of files) assert.ok((await readWhole(instance, `/${file.name}`, 5000)).equals(dataOf(file.name)), file.name);
+      for (const file of files)
+        assert.ok((await readWhole(instance, `/${file.name}`, 5000)).equals(dataOf(file.name)), file.name);
       await instance.close();
       assert.deepEqual(lines, []);
     });
@@ -148,7 +159,10 @@ export function cacheSuite(options: CacheSuiteOptions): void {
       return true;
     });
     assert.ok(target.equals(Buffer.alloc(4096, 0xee)), 'the target was touched');
-    assert.ok(lines.some((line) => line.startsWith(`error blob ${image.blobId}: chunk 3: `)), lines.join('\n'));
+    assert.ok(
+      lines.some((line) => line.startsWith(`error blob ${image.blobId}: chunk 3: `)),
+      lines.join('\n'),
+    );
     // its neighbours are not affected
     for (const at of [2, 4]) {
       const good = Buffer.alloc(65536);
@@ -263,7 +277,9 @@ export function cacheSuite(options: CacheSuiteOptions): void {
     const all = Buffer.concat(files.map((file) => file.data));
     let from = 0;
     for (const { plainOffset, plainSize } of image.chunks) {
-      assert.ok(data.subarray(plainOffset, plainOffset + plainSize).equals(all.subarray(from, from + plainSize)));
+      assert.ok(
+        data.subarray(plainOffset, plainOffset + plainSize).equals(all.subarray(from, from + plainSize)),
+      );
       from += plainSize;
     }
   });

@@ -30,7 +30,13 @@ export function instanceConfig(options: InstanceConfigOptions): ConfigV2 {
     id: '',
     backend: {
       type: 'localfs',
-      localfs: { blob_file: '', dir: blobDir, alt_dirs: options.altDirs ?? [], readahead: false, readahead_sec: 0 },
+      localfs: {
+        blob_file: '',
+        dir: blobDir,
+        alt_dirs: options.altDirs ?? [],
+        readahead: false,
+        readahead_sec: 0,
+      },
       localdisk: null,
       oss: null,
       s3: null,

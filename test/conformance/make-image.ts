@@ -62,7 +62,12 @@ export function makeImage(
         const packed = compress(compressor, plain);
         const bytes = packed ?? plain;
         const index = chunks.length;
-        const place = { compressedOffset, uncompressedOffset, compressedSize: bytes.length, uncompressedSize: plain.length };
+        const place = {
+          compressedOffset,
+          uncompressedOffset,
+          compressedSize: bytes.length,
+          uncompressedSize: plain.length,
+        };
         list.push({
           ...place,
           digest: digestOf('blake3', plain),
@@ -85,7 +90,12 @@ export function makeImage(
       }
       return fileNode(Buffer.from(file.name), file.data.length, list, at + 2);
     });
-  const root: WriterNode = { ...fileNode(Buffer.alloc(0), 0, [], 1), mode: S_IFDIR | 0o755, nlink: 2, children: nodes };
+  const root: WriterNode = {
+    ...fileNode(Buffer.alloc(0), 0, [], 1),
+    mode: S_IFDIR | 0o755,
+    nlink: 2,
+    children: nodes,
+  };
   const ci = Buffer.concat(entries);
   const features = BlobFeature.capTarToc | (version === 6 ? BlobFeature.aligned : 0);
   const ciFacts = {

@@ -101,6 +101,22 @@ describe('nydusd', { skip }, () => {
     assert.deepEqual(mountsBelow(work), []);
   });
 
+  it('nydusd: a second SIGTERM does not disturb the end', async (t: TestContext) => {
+    const work = tempDir(t);
+    const { bootstrap, blobs } = image(V6);
+    await using daemon = await startDaemon({
+      workDir: work,
+      bootstrap,
+      config: localConfig(blobs, join(work, 'cache')),
+    });
+    daemon.child.kill('SIGTERM');
+    daemon.child.kill('SIGTERM');
+    assert.equal(await daemon.stop('SIGTERM'), 0, daemon.log);
+    assert.deepEqual(mountsBelow(work), []);
+    assert.equal(existsSync(daemon.apisock), false);
+    assert.doesNotMatch(daemon.log, /not down after/);
+  });
+
   it('nydusd: ends by itself when somebody unmounts it', async (t: TestContext) => {
     const work = tempDir(t);
     const { bootstrap, blobs } = image(V6);

@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { setTimes } from '../support/file-attributes.ts';
 import {
   firstReason,
+  percentEncode,
   prepareDirInput,
   readManifest,
   requirePeer,
@@ -22,6 +23,9 @@ import { compareTree, compareTrees, directorySizes, walkTree } from '../support/
 
 /** What a kernel and the tree that was built may show differently: numbers of the file system itself. */
 const OWN_NUMBERS = ['ino', 'blocks', 'blksize'];
+
+/** The root of an image made from a directory has no time of its own: v6 stores 0, as upstream does. */
+const ROOT_TIME = ['mtime:/', 'mtime_nsec:/'];
 
 /** Devices of an image in the order of its blob table, which is how the kernel counts them. */
 function devicesOf(cacheDir: string, result: string): string[] {
@@ -70,7 +74,7 @@ for (const chunkSize of ['0x1000', '0x10000', '0x100000']) {
       const target = join(dir, 'mnt');
       mkdirSync(target);
       mountErofs(image.bootstrap, image.devices, target);
-      const ignore = [...OWN_NUMBERS, ...directorySizes(walkTree(source))];
+      const ignore = [...OWN_NUMBERS, ...ROOT_TIME, ...directorySizes(walkTree(source))];
       assert.deepEqual(compareTrees(source, target, { ignore }), []);
     },
   );
@@ -89,7 +93,7 @@ test('kernel EROFS: a tar is seen as GNU tar unpacks it', { skip: noBuilder }, (
   const target = join(dir, 'mnt');
   mkdirSync(target);
   mountErofs(image.bootstrap, image.devices, target);
-  const ignore = [...OWN_NUMBERS, ...directorySizes(walkTree(source))];
+  const ignore = [...OWN_NUMBERS, ...ROOT_TIME, ...directorySizes(walkTree(source))];
   // pax times of the comparison are those of the source: tar keeps nanoseconds in its records, RAFS takes them or drops them
   assert.deepEqual(compareTrees(source, target, { ignore: [...ignore, 'mtime_nsec', 'mtime'] }), []);
 });
@@ -105,12 +109,13 @@ for (const name of ['tiny', 'odd', 'xattr', 'nodata', 'emptyroot']) {
     const target = join(dir, 'mnt');
     mkdirSync(target);
     mountErofs(image.bootstrap, image.devices, target);
-    const manifest = readManifest(`manifests/${MANIFESTS[name]}.jsonl`).map((entry) => ({
-      ...entry,
-      mtime: entry.mtime === 'mount' ? 0 : entry.mtime, // the kernel shows what is stored
-    }));
+    const seen = readManifest(`manifests/${MANIFESTS[name]}.jsonl`);
+    // where FUSE shows the time of the mount the stored seconds are 0, and the kernel shows what is stored
+    const timeless = seen.filter((entry) => entry.mtime === 'mount');
+    const manifest = seen.map((entry) => ({ ...entry, mtime: entry.mtime === 'mount' ? 0 : entry.mtime }));
     // the kernel shows the stored permissions of the root, FUSE forces 0755 (golden/README section 2)
     const ignore = ['blocks', 'blksize', 'ctime', 'atime', 'mode:/'];
+    ignore.push(...timeless.map((entry) => `mtime_nsec:${percentEncode(entry.path)}`));
     assert.deepEqual(compareTree(target, manifest, { ignore }), []);
   });
 }
@@ -219,6 +224,6 @@ test('fsck.erofs, dump.erofs: accept an image and see its numbers', { skip: noUt
   const field = (name: string): string =>
     new RegExp(`^${name}:\\s+(.*)$`, 'm').exec(dump.stdout)?.[1] ?? dump.stdout;
   assert.equal(field('Filesystem magic number'), '0xE0F5E1E2');
-  const inodes = new Set(walkTree(source).map((entry) => entry.stats.ino)).size;
-  assert.equal(field('Filesystem inode count'), String(inodes));
+  // RAFS counts names: upstream writes the same number, and a hard link counts again
+  assert.equal(field('Filesystem inode count'), String(walkTree(source).length));
 });

@@ -21,7 +21,7 @@ function maskChunk(view: DataView, at: number): void {
   chunkRecord.put.flags(view, at, (chunkRecord.field.flags(view, at) & ~ChunkFlag.compressed) >>> 0);
 }
 
-function normalBootstrap6(bytes: Buffer, view: DataView, blobs: readonly BlobInfo[]): void {
+function normalBootstrap6(view: DataView, blobs: readonly BlobInfo[]): void {
   const table = extendedSuper6.field.blobTableOffset(view, EXTENDED_SUPER_OFFSET);
   blobs.forEach((blob, i) => {
     const row = table + i * blobRecord6.size;
@@ -67,7 +67,7 @@ export function normalBootstrap(bootstrap: Uint8Array): Buffer {
   const bytes = Buffer.from(bootstrap);
   const image = openImage(Buffer.from(bootstrap));
   const view = viewOf(bytes);
-  if (image.super.version === 6) normalBootstrap6(bytes, view, image.blobs);
+  if (image.super.version === 6) normalBootstrap6(view, image.blobs);
   else normalBootstrap5(bytes, view, image.blobs);
   return bytes;
 }

@@ -1,7 +1,11 @@
 // `nydus-image check`: reads everything, then lists the blobs. Source: nydus-image 4.1, golden check.txt, check-v.txt.
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, ChunkFlag } from '../../format/flags.ts';
 import type { ChunkRecord } from '../../format/chunk-record.ts';
+import type { RafsImage } from '../../format/image.ts';
 import { toHex } from '../../base/bytes.ts';
+import { FormatError } from '../../base/errors.ts';
+import { checkImage, type CheckReport } from '../../rafs/check.ts';
+import { CommandFailure } from '../report.ts';
 import type { CommandContext } from '../command.ts';
 import type { CheckValues } from './check.ts';
 import { checkFeatureNames } from './flag-names.ts';
@@ -32,7 +36,7 @@ export function inodeLine(facts: InodeFacts): string {
     `inode: ${kindOf(facts)} ${quoted(facts.path)}: index 0 ino ${facts.ino} real_ino ${facts.ino} ` +
     `child_index ${facts.childIndex} child_count ${facts.childCount} i_nlink ${facts.nlink} i_size ${facts.size} ` +
     `i_blocks ${facts.blocks} i_name_size ${facts.name.length} i_symlink_size ${facts.symlinkSize} ` +
-    `has_xattr ${facts.hasXattr} link ${link} i_mtime ${facts.mtime} i_mtime_nsec ${facts.mtimeNsec}`
+    `has_xattr ${facts.hasXattr} link ${link} i_mtime ${BigInt.asUintN(64, BigInt(facts.mtime))} i_mtime_nsec ${facts.mtimeNsec}`
   );
 }
 
@@ -57,6 +61,23 @@ export function blobLines(file: ImageFile): string[] {
   return ['RAFS filesystem metadata is valid, referenced data blobs: ', ...lines];
 }
 
+function listInodes(ctx: CommandContext, image: RafsImage): void {
+  for (const facts of walkFacts(image)) {
+    let text = `${inodeLine(facts)}\n`;
+    for (const chunk of chunksOf(image, facts)) text += `${chunkLine(chunk)}\n`;
+    ctx.stdout.write(text);
+  }
+}
+
+/** Tell every problem, and fail with the first. */
+function failure(ctx: CommandContext, path: string, report: CheckReport): CommandFailure {
+  for (const { place, problem } of report.problems) ctx.stderr.write(`${place}: ${problem}\n`);
+  const first = report.problems[0] as CheckReport['problems'][number];
+  const count = `${report.problems.length}${report.truncated ? ' or more' : ''}`;
+  const cause = new FormatError({ struct: first.place }, `${first.problem} (problem 1 of ${count})`);
+  return new CommandFailure(`failed to check bootstrap ${quoted(Buffer.from(path))}`, cause);
+}
+
 /** @returns exit status */
 export async function runCheck(ctx: CommandContext, values: CheckValues): Promise<number> {
   const log = openCommandLog(ctx, values);
@@ -66,12 +87,9 @@ export async function runCheck(ctx: CommandContext, values: CheckValues): Promis
     const { path, stored } = imagePath(values);
     const file = await openImageFile(path, log, stored);
     try {
-      for (const facts of walkFacts(file.image)) {
-        if (values.verbose) ctx.stdout.write(`${inodeLine(facts)}\n`);
-        for (const chunk of chunksOf(file.image, facts)) {
-          if (values.verbose) ctx.stdout.write(`${chunkLine(chunk)}\n`);
-        }
-      }
+      const report = checkImage(file.image);
+      if (report.problems.length > 0) throw failure(ctx, path, report);
+      if (values.verbose) listInodes(ctx, file.image);
       const seconds = (performance.now() - started) / 1000;
       ctx.stdout.write(`${blobLines(file).join('\n')}\n`);
       if (values['output-json'] !== undefined) {

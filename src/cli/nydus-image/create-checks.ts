@@ -92,10 +92,13 @@ export function checkCreate(values: CreateValues, prefetchPatterns: string[]): C
   const cacheDir = values['blob-cache-dir'];
   const blobDir = values['blob-dir'];
   const inline = values['blob-inline-meta'];
-  if (cacheDir !== undefined && !isDirectory(cacheDir)) throw wrong('directory to store blob cache does not exist');
+  if (cacheDir !== undefined && !isDirectory(cacheDir))
+    throw wrong('directory to store blob cache does not exist');
   if (cacheDir === undefined && values.blob === undefined) {
     if (blobDir === undefined) {
-      throw wrong('both --blob and --blob-dir are missing, please specify one to store the generated data blob file');
+      throw wrong(
+        'both --blob and --blob-dir are missing, please specify one to store the generated data blob file',
+      );
     }
     if (!isDirectory(blobDir)) throw wrong('directory to store blobs does not exist');
   }
@@ -104,7 +107,9 @@ export function checkCreate(values: CreateValues, prefetchPatterns: string[]): C
   if (blobToc && version === 5) throw wrong("`--features blob-toc` can't be used with `--version 5` ");
   if (!inline && values.bootstrap === undefined) {
     if (blobDir === undefined) {
-      throw wrong('both --bootstrap and --blob-dir are missing, please specify one to store the generated metadata blob file');
+      throw wrong(
+        'both --bootstrap and --blob-dir are missing, please specify one to store the generated metadata blob file',
+      );
     }
     if (!isDirectory(blobDir)) throw wrong('Directory to store blobs does not exist');
   }

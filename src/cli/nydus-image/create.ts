@@ -2,8 +2,10 @@
 import { command, type Options, type Positionals, type Values } from '../command.ts';
 
 const NO_ENCRYPTION = 'encryption of chunks comes with a later version; leave it out to build a plain image';
-const NO_EXTERNAL = 'external data comes with a later version; leave it out to keep all files in one data blob';
-const NO_TYPE = 'it comes with a later version; use tar-rafs or targz-rafs, which store the data in a blob of their own';
+const NO_EXTERNAL =
+  'external data comes with a later version; leave it out to keep all files in one data blob';
+const NO_TYPE =
+  'it comes with a later version; use tar-rafs or targz-rafs, which store the data in a blob of their own';
 
 const options = {
   type: {
@@ -129,7 +131,12 @@ const options = {
     values: ['fs', 'blob', 'none'],
     help: 'files to load early: their paths are read from standard input, one a line',
   },
-  'output-json': { type: 'string', short: 'J', group: 'Output', help: 'write a summary of the result to this file' },
+  'output-json': {
+    type: 'string',
+    short: 'J',
+    group: 'Output',
+    help: 'write a summary of the result to this file',
+  },
   encrypt: { type: 'flag', short: 'E', refused: NO_ENCRYPTION, help: 'encrypt the chunks' },
   'blob-cache-dir': {
     type: 'string',

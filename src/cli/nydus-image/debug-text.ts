@@ -39,7 +39,7 @@ export function quoted(name: Uint8Array): string {
     for (const char of text) out += escapeChar(char);
     return `"${out}"`;
   }
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const length = sequence(bytes, at);
     if (length === 0) {
       out += `\\x${(bytes[at] as number).toString(16).toUpperCase().padStart(2, '0')}`;

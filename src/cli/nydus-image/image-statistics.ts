@@ -140,7 +140,8 @@ export function addBase(stats: ImageStatistics, shares: ChunkShares, image: Rafs
 
 /** Count the target: its chunks are the base set's (`ref`) or its own. */
 export function addTarget(stats: ImageStatistics, shares: ChunkShares, image: RafsImage): void {
-  for (const [digest, chunk] of countTree(image, stats)) countChunk(stats, chunk, shares.has(digest) ? 'ref' : 'own');
+  for (const [digest, chunk] of countTree(image, stats))
+    countChunk(stats, chunk, shares.has(digest) ? 'ref' : 'own');
 }
 
 /** Text of one image's numbers. */

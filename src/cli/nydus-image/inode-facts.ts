@@ -5,7 +5,7 @@ import { viewOf } from '../../base/bytes.ts';
 import { MAX_TREE_DEPTH } from '../../base/limits.ts';
 import { chunkRecord, type ChunkRecord } from '../../format/chunk-record.ts';
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../../format/flags.ts';
-import type { RafsImage } from '../../format/image.ts';
+import type { ChunkRef, RafsImage } from '../../format/image.ts';
 import { Rafs5Image } from '../../format/rafs5/reader.ts';
 import { INODE5_SIZE, inode5 } from '../../format/rafs5/layout.ts';
 import { newAttr, newChunkRef } from '../../rafs/read-plan.ts';
@@ -38,6 +38,8 @@ export interface InodeFacts {
 }
 
 const ROOT_NAME = Buffer.from('/');
+/** Block size of images whose data device is a tar. */
+const TARFS_BLOCK = 512;
 
 function hasXattrs(image: RafsImage, ino: number): boolean {
   return !image.xattrs(ino)[Symbol.iterator]().next().done;
@@ -50,7 +52,12 @@ function factsOf6(image: RafsImage, entry: WalkEntry): InodeFacts {
   const type = attr.mode & S_IFMT;
   const isLink = type === S_IFLNK;
   const sized = type === S_IFREG || isLink || type === S_IFDIR;
-  const chunks = type === S_IFREG ? image.chunkCount(entry.ino) : isLink ? Math.ceil(attr.size / image.super.chunkSize) : 0;
+  const chunks =
+    type === S_IFREG
+      ? image.chunkCount(entry.ino)
+      : isLink
+        ? Math.ceil(attr.size / image.super.chunkSize)
+        : 0;
   return {
     path: entry.path,
     name: entry.depth === 0 ? ROOT_NAME : entry.name,
@@ -117,7 +124,10 @@ function* walk5(image: Rafs5Image): Generator<InodeFacts> {
     }
     // children stand behind their directory in the table, so this ends
     if (facts.childCount > 0 && facts.childIndex <= at.index) {
-      throw new FormatError({ struct: 'inode5', field: 'childIndex' }, `is ${facts.childIndex} in directory ${at.index}`);
+      throw new FormatError(
+        { struct: 'inode5', field: 'childIndex' },
+        `is ${facts.childIndex} in directory ${at.index}`,
+      );
     }
     for (let i = facts.childCount - 1; i >= 0; i--) {
       pending.push({ index: facts.childIndex + i, directory: facts.path, depth: at.depth + 1 });
@@ -138,9 +148,13 @@ export function* walkFacts(image: RafsImage): Generator<InodeFacts> {
 /** Children of a directory, in stored order. */
 export function childFacts(image: RafsImage, directory: InodeFacts): InodeFacts[] {
   if (image instanceof Rafs5Image) {
-    return Array.from({ length: directory.childCount }, (_, i) => factsOf5(image, directory.childIndex + i, directory.path));
+    return Array.from({ length: directory.childCount }, (_, i) =>
+      factsOf5(image, directory.childIndex + i, directory.path),
+    );
   }
-  return readChildren(image, { ino: directory.ino, path: directory.path, depth: 0 }).map((e) => factsOf6(image, e));
+  return readChildren(image, { ino: directory.ino, path: directory.path, depth: 0 }).map((e) =>
+    factsOf6(image, e),
+  );
 }
 
 /** Facts of the root. */
@@ -149,7 +163,23 @@ export function rootFacts(image: RafsImage): InodeFacts {
   throw new FormatError({ struct: 'tree' }, 'there is no root');
 }
 
-/** Chunks of a regular file, in file order, with their place in the file. */
+/** A chunk of a tarfs image: plain bytes of the tar, without a record. */
+function tarfsChunk(ref: ChunkRef): ChunkRecord {
+  return {
+    digest: new Uint8Array(32),
+    blobIndex: ref.blobIndex,
+    flags: 0,
+    compressedSize: ref.uncompressedSize,
+    uncompressedSize: ref.uncompressedSize,
+    compressedOffset: ref.uncompressedOffset,
+    uncompressedOffset: ref.uncompressedOffset,
+    fileOffset: ref.fileOffset,
+    index: ref.chunkIndex,
+    crc32: 0,
+  };
+}
+
+/** Records of the chunks of a regular file, in file order. v6: a record is shared, `fileOffset` is that of its first use. */
 export function* chunksOf(image: RafsImage, facts: InodeFacts): Generator<ChunkRecord> {
   if ((facts.mode & S_IFMT) !== S_IFREG) return;
   const view = viewOf(image.bytes);
@@ -157,10 +187,18 @@ export function* chunksOf(image: RafsImage, facts: InodeFacts): Generator<ChunkR
   const count = image.chunkCount(facts.ino);
   for (let position = 0; position < count; position++) {
     image.chunk(facts.ino, position, ref);
-    const offset = ref.recordOffset === 0 ? image.chunkRecordOffset(ref.blobIndex, ref.chunkIndex) : ref.recordOffset;
-    if (offset === 0) {
-      throw new FormatError({ struct: 'chunkTable' }, `has no record of chunk ${ref.chunkIndex} of blob ${ref.blobIndex}`);
+    const offset =
+      ref.recordOffset === 0 ? image.chunkRecordOffset(ref.blobIndex, ref.chunkIndex) : ref.recordOffset;
+    if (offset === 0 && image.super.blockSize === TARFS_BLOCK) {
+      yield tarfsChunk(ref);
+      continue;
     }
-    yield { ...chunkRecord.read(view, offset), fileOffset: ref.fileOffset };
+    if (offset === 0) {
+      throw new FormatError(
+        { struct: 'chunkTable' },
+        `has no record of chunk ${ref.chunkIndex} of blob ${ref.blobIndex}`,
+      );
+    }
+    yield chunkRecord.read(view, offset);
   }
 }

@@ -17,7 +17,8 @@ export type InspectValues = Values<typeof options, typeof imagePositionals>;
 export const inspect = command({
   name: 'nydus-image inspect',
   summary: 'Look around in a RAFS image, by prompt or by one request',
-  description: 'Commands: stats, ls, cd DIR, stat FILE_NAME, blobs, prefetch, chunk OFFSET, icheck INODE, help, exit.',
+  description:
+    'Commands: stats, ls, cd DIR, stat FILE_NAME, blobs, prefetch, chunk OFFSET, icheck INODE, help, exit.',
   options,
   positionals: imagePositionals,
   examples: ['nydus-image inspect image.boot', 'nydus-image inspect --request blobs image.boot'],

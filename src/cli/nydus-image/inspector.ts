@@ -236,7 +236,8 @@ export class Inspector {
 
   #blobId(index: number): string {
     const blob = this.#file.image.blobs[index];
-    if (blob === undefined) throw new FormatError({ struct: 'chunkRecord', field: 'blobIndex' }, `no blob ${index}`);
+    if (blob === undefined)
+      throw new FormatError({ struct: 'chunkRecord', field: 'blobIndex' }, `no blob ${index}`);
     return this.#file.blobId(blob);
   }
 

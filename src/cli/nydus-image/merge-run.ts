@@ -26,7 +26,12 @@ function listOf(text: string | undefined, sources: number, what: string): string
   return items;
 }
 
-function sizesOf(text: string | undefined, sources: number, what: string, option: string): number[] | undefined {
+function sizesOf(
+  text: string | undefined,
+  sources: number,
+  what: string,
+  option: string,
+): number[] | undefined {
   const items = listOf(text, sources, what);
   return items?.map((item) =>
     parseSize(item, `invalid number in --${option} option:`, Number.MAX_SAFE_INTEGER),
@@ -36,12 +41,15 @@ function sizesOf(text: string | undefined, sources: number, what: string, option
 /** Options of the merge that a parsed command line asks for. */
 export function checkMerge(values: MergeValues, prefetchPatterns: string[]): MergeOptions {
   const sources = values.SOURCE;
-  if (sources.length > MAX_LAYERS) throw wrong(`too many layers ${sources.length}, the limit is ${MAX_LAYERS}`);
+  if (sources.length > MAX_LAYERS)
+    throw wrong(`too many layers ${sources.length}, the limit is ${MAX_LAYERS}`);
   const count = sources.length;
   const blobDir = values['blob-dir'];
   if (values.bootstrap === undefined) {
     if (blobDir === undefined) {
-      throw wrong('both --bootstrap and --blob-dir are missing, please specify one to store the generated metadata blob file');
+      throw wrong(
+        'both --bootstrap and --blob-dir are missing, please specify one to store the generated metadata blob file',
+      );
     }
     if (statSync(blobDir, { throwIfNoEntry: false })?.isDirectory() !== true) {
       throw wrong('Directory to store blobs does not exist');
@@ -66,7 +74,9 @@ export function checkMerge(values: MergeValues, prefetchPatterns: string[]): Mer
 
 /** The refusal of layers that do not fit together: callers retry without cache and dictionary when they see exit 2. */
 function inconsistency(error: unknown): string | undefined {
-  const found = chainOf(error).find((e) => e instanceof Error && e.message.startsWith('Inconsistent RAFS Filesystem'));
+  const found = chainOf(error).find(
+    (e) => e instanceof Error && e.message.startsWith('Inconsistent RAFS Filesystem'),
+  );
   return found instanceof Error ? found.message : undefined;
 }
 

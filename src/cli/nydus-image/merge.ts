@@ -9,7 +9,10 @@ const options = {
     short: 'D',
     help: 'write the merged bootstrap into this directory, named by its digest; also where blobs are looked for',
   },
-  'chunk-dict': { type: 'string', help: 'the dictionary that the layers were built with: bootstrap=PATH, or PATH' },
+  'chunk-dict': {
+    type: 'string',
+    help: 'the dictionary that the layers were built with: bootstrap=PATH, or PATH',
+  },
   'prefetch-policy': {
     type: 'string',
     default: 'none',

@@ -10,7 +10,8 @@ import { CommandFailure } from '../report.ts';
 export function parseSize(text: string, what: string, limit = 0xffff_ffff): number {
   const hex = text.startsWith('0x') || text.startsWith('0X');
   const digits = hex ? text.slice(2) : text.replace(/^\+/, '');
-  if (digits === '') throw new CommandFailure(`${what} ${text}`, new RangeError('cannot parse integer from empty string'));
+  if (digits === '')
+    throw new CommandFailure(`${what} ${text}`, new RangeError('cannot parse integer from empty string'));
   if (!(hex ? /^[0-9a-fA-F]+$/ : /^[0-9]+$/).test(digits)) {
     throw new CommandFailure(`${what} ${text}`, new RangeError('invalid digit found in string'));
   }

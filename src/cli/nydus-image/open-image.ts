@@ -4,6 +4,7 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import type { Logger } from '../../base/log.ts';
 import { detectVersion, openImage } from '../../format/detect.ts';
 import type { BlobInfo, RafsImage } from '../../format/image.ts';
+import { BLOCK_SIZE } from '../../format/rafs6/layout.ts';
 import { effectiveBlobId } from '../../rafs/blob-id.ts';
 import { loadInlineBootstrap } from '../../rafs/open-inline.ts';
 import { openBootstrap, type OpenedBootstrap } from '../../rafs/open.ts';
@@ -32,7 +33,9 @@ async function loadInline(path: string): Promise<RafsImage | undefined> {
   const fd = openSync(path, 'r');
   try {
     const { size } = fstatSync(fd);
-    if (size < HEAD_SIZE || detectVersion(readRange(fd, 0, HEAD_SIZE)) !== undefined) return undefined;
+    const version = detectVersion(readRange(fd, 0, HEAD_SIZE));
+    // a blob without data begins with its metadata too: the trailer behind it makes the size odd
+    if (version === 5 || (version === 6 && size % BLOCK_SIZE === 0)) return undefined;
     const { bytes } = await loadInlineBootstrap(async (start, end) => readRange(fd, start, end), size);
     return openImage(bytes);
   } finally {
@@ -52,7 +55,9 @@ export async function openImageFile(path: string, logger: Logger, stored = false
   const opened = inline === undefined ? openBootstrap(path) : undefined;
   const image = inline ?? (opened as OpenedBootstrap).image;
   const flags = superFlagNames(image.super.flags).join(' | ');
-  logger.info(image.super.version === 6 ? `RAFS features: ${flags}` : `RAFS v5 super block features: ${flags}`);
+  logger.info(
+    image.super.version === 6 ? `RAFS features: ${flags}` : `RAFS v5 super block features: ${flags}`,
+  );
   return {
     path,
     image,

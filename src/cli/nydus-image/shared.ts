@@ -7,7 +7,12 @@ import type { CommandContext } from '../command.ts';
 
 /** Options of the program and of every subcommand. */
 export const globalOptions = {
-  'log-file': { type: 'string', short: 'L', global: true, help: 'append the log to this file instead of stderr' },
+  'log-file': {
+    type: 'string',
+    short: 'L',
+    global: true,
+    help: 'append the log to this file instead of stderr',
+  },
   'log-level': {
     type: 'string',
     short: 'l',

@@ -6,7 +6,14 @@ import type { Logger } from '../../base/log.ts';
 import type { RafsImage } from '../../format/image.ts';
 import type { CommandContext } from '../command.ts';
 import { CommandFailure } from '../report.ts';
-import { addBase, addTarget, emptyStatistics, sharesText, statisticsText, type ChunkShares } from './image-statistics.ts';
+import {
+  addBase,
+  addTarget,
+  emptyStatistics,
+  sharesText,
+  statisticsText,
+  type ChunkShares,
+} from './image-statistics.ts';
 import { openImageFile } from './open-image.ts';
 import { writeResultFile } from './result-file.ts';
 import { checkConfigFile, openCommandLog } from './shared.ts';

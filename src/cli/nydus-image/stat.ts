@@ -16,7 +16,11 @@ const options = {
     values: ['blake3', 'sha256'],
     help: 'accepted as upstream accepts it; the images say which digest they have',
   },
-  'output-json': { type: 'string', short: 'J', help: 'write the numbers to this file instead of showing them' },
+  'output-json': {
+    type: 'string',
+    short: 'J',
+    help: 'write the numbers to this file instead of showing them',
+  },
 } as const satisfies Options;
 
 /** Values of the table, as the parser hands them over. */
@@ -26,6 +30,9 @@ export const stat = command({
   name: 'nydus-image stat',
   summary: 'Count files, sizes and chunks of images, and what they share',
   options,
-  examples: ['nydus-image stat --bootstrap image.boot', 'nydus-image stat --blob-dir bootstraps --target new'],
+  examples: [
+    'nydus-image stat --bootstrap image.boot',
+    'nydus-image stat --blob-dir bootstraps --target new',
+  ],
   run: async (ctx, values) => (await import('./stat-run.ts')).runStat(ctx, values),
 });

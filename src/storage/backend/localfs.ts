@@ -1,5 +1,13 @@
 // Blobs as files of a directory, or one file that stands for every blob. Source: blob-and-cache.md 21.6.
-import { closeSync, existsSync, fstatSync, openSync, read as readCallback, realpathSync, statSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  openSync,
+  read as readCallback,
+  realpathSync,
+  statSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { BackendError, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
@@ -10,7 +18,13 @@ import { BackendMeter } from './meter.ts';
 
 /** True for a blob id that names a file of a directory and nothing else: it comes from the image. */
 export function isSafeBlobId(blobId: string): boolean {
-  return blobId !== '' && blobId !== '.' && blobId !== '..' && !/[/\0]/.test(blobId) && Buffer.byteLength(blobId) <= 255;
+  return (
+    blobId !== '' &&
+    blobId !== '.' &&
+    blobId !== '..' &&
+    !/[/\0]/.test(blobId) &&
+    Buffer.byteLength(blobId) <= 255
+  );
 }
 
 function readOnce(fd: number, target: Uint8Array, done: number, position: number): Promise<number> {
@@ -64,9 +78,12 @@ class LocalfsReader implements BlobReader {
       }
     } catch (error) {
       this.note(offset, -1, performance.now() - started);
-      throw new BackendError(`cannot read ${length} bytes at ${offset} of ${this.#path}: ${messageOf(error)}`, {
-        cause: error,
-      });
+      throw new BackendError(
+        `cannot read ${length} bytes at ${offset} of ${this.#path}: ${messageOf(error)}`,
+        {
+          cause: error,
+        },
+      );
     }
     this.note(offset, done, performance.now() - started);
     signal?.throwIfAborted();

@@ -92,6 +92,8 @@ export class BlobCache {
   readonly #options: BlobCacheOptions;
   readonly #pending = new Map<number, Promise<JobEnd>>();
   readonly #recent = new RecentChunks();
+  /** chunks of the raw file that failed their check: the map file still says ready */
+  readonly #damaged = new Set<number>();
   /** chunks that were looked for in the data file */
   readonly #probed = new Set<number>();
   #table: Promise<ChunkTable> | undefined;
@@ -144,7 +146,11 @@ export class BlobCache {
    * @throws IntegrityError EIO  a wanted chunk failed its digest twice
    * @throws BackendError EIO    it could not be fetched
    */
-  async obtain(wanted: readonly number[], options: ObtainOptions, signal?: AbortSignal): Promise<Map<number, Uint8Array>> {
+  async obtain(
+    wanted: readonly number[],
+    options: ObtainOptions,
+    signal?: AbortSignal,
+  ): Promise<Map<number, Uint8Array>> {
     const table = await withSignal(this.table(), signal);
     if (options.bypass === true) return withSignal(this.#fetchPast(table, wanted), signal);
     const out = new Map<number, Uint8Array>();
@@ -153,7 +159,8 @@ export class BlobCache {
     for (let round = 0; left.length > 0 && round < 3; round++) {
       const waits = this.#start(table, left, options);
       const ends = await withSignal(Promise.all(waits), signal);
-      for (const { plain } of ends) for (const [index, bytes] of plain) if (left.includes(index)) out.set(index, bytes);
+      for (const { plain } of ends)
+        for (const [index, bytes] of plain) if (left.includes(index)) out.set(index, bytes);
       const missing = left.filter((index) => !out.has(index) && !this.#isLocal(table, index, out));
       for (const { errors } of ends) for (const index of missing) throwIfSet(errors.get(index));
       left = missing;
@@ -176,7 +183,8 @@ export class BlobCache {
     if (!this.#writable) return;
     const table = await this.table();
     const chunks = range.chunks.filter((index) => !this.refresh(table, index) && !this.#pending.has(index));
-    if (chunks.length > 0) await Promise.all(this.#fetch(table, rangeOf(table, chunks), new Set(), { urgent: false }));
+    if (chunks.length > 0)
+      await Promise.all(this.#fetch(table, rangeOf(table, chunks), new Set(), { urgent: false }));
   }
 
   /** True when a chunk can be read at once; its bytes go to `out` when the plain file does not have them. */
@@ -189,6 +197,7 @@ export class BlobCache {
 
   /** True when a chunk is local. Looks at the map file once more: another daemon may have fetched it. */
   refresh(table: ChunkTable, index: number): boolean {
+    if (this.#damaged.has(index)) return false;
     if (this.map.refresh(index)) return true;
     if (this.mode !== 'plain') return false;
     const { validate, probe } = this.#options;
@@ -252,13 +261,16 @@ export class BlobCache {
     const { data } = this;
     if (data === undefined) return;
     for (const index of wanted) {
-      if (this.#pending.has(index) || !this.map.refresh(index)) continue;
+      if (this.#pending.has(index) || !this.refresh(table, index)) continue;
       const job = this.#job(table, rangeOf(table, [index]), new Set([index]), 'memory', data.fd, undefined);
       const end = this.#options.pool.run(job, true).then((result) => {
         this.#pending.delete(index);
         this.#options.meter.wholeHits++;
         if (result.plain.size === 0) {
-          this.#options.logger.warn(`blob ${this.blobId}: chunk ${index} in the raw cache is damaged, fetching it again`);
+          this.#options.logger.warn(
+            `blob ${this.blobId}: chunk ${index} in the raw cache is damaged, fetching it again`,
+          );
+          this.#damaged.add(index);
           this.map.unmark(index);
         }
         this.#keepRecent(result.plain);
@@ -276,7 +288,12 @@ export class BlobCache {
   }
 
   /** Fetch a range in jobs: the ones a reader waits for first. */
-  #fetch(table: ChunkTable, range: FetchRange, wanted: ReadonlySet<number>, how: FetchHow): Promise<JobEnd>[] {
+  #fetch(
+    table: ChunkTable,
+    range: FetchRange,
+    wanted: ReadonlySet<number>,
+    how: FetchHow,
+  ): Promise<JobEnd>[] {
     const { reader } = this.#options;
     const parts = this.#split(table, range);
     const local = reader !== undefined && reader.fd >= 0;
@@ -333,7 +350,8 @@ export class BlobCache {
     bytes: Promise<Uint8Array> | undefined,
   ): Promise<JobEnd> {
     const { reader, pool, meter } = this.#options;
-    if (reader === undefined) throw new BackendError(`blob ${this.blobId} is not complete and the backend does not have it`);
+    if (reader === undefined)
+      throw new BackendError(`blob ${this.blobId} is not complete and the backend does not have it`);
     const target = this.#writable && how.past !== true ? this.mode : 'memory';
     const stored = await bytes;
     const length = part.end - part.start;
@@ -401,7 +419,9 @@ export class BlobCache {
   ): Promise<JobEnd> {
     const errors = new Map<number, Error>();
     if (result.got < 0) {
-      throw new BackendError(`cannot read ${part.end - part.start} bytes at ${part.start} of blob ${this.blobId}: ${errnoName(-result.got)}`);
+      throw new BackendError(
+        `cannot read ${part.end - part.start} bytes at ${part.start} of blob ${this.blobId}: ${errnoName(-result.got)}`,
+      );
     }
     this.#account(table, part, result);
     this.#keepRecent(result.plain);
@@ -418,6 +438,7 @@ export class BlobCache {
     part.chunks.forEach((index, at) => {
       if (result.outcomes[at] !== ChunkOutcome.cached) return;
       meter.entries++;
+      this.#damaged.delete(index);
       this.map.remember(index);
       this.#unpublishedBytes += table.plainSize(index);
     });
@@ -452,7 +473,9 @@ export class BlobCache {
       const result = await pool.run(this.#job(table, part, wanted, target, -1, bytes), wanted.has(index));
       const second = result.failures[0];
       if (second === undefined) {
-        logger.warn(`blob ${this.blobId}: chunk ${index} arrived damaged (${failure.problem}), the second fetch is good`);
+        logger.warn(
+          `blob ${this.blobId}: chunk ${index} arrived damaged (${failure.problem}), the second fetch is good`,
+        );
         this.#account(table, part, result);
         this.#keepRecent(result.plain);
         return result.plain;
@@ -469,7 +492,8 @@ export class BlobCache {
 
   #jobFailed(chunks: readonly number[], error: unknown): JobEnd {
     for (const index of chunks) this.#pending.delete(index);
-    const wrapped = error instanceof NydusError ? error : new BackendError(messageOf(error), { cause: error });
+    const wrapped =
+      error instanceof NydusError ? error : new BackendError(messageOf(error), { cause: error });
     this.#options.logger.error(`blob ${this.blobId}: ${wrapped.message}`);
     return { plain: new Map(), errors: new Map(chunks.map((index) => [index, wrapped])) };
   }
@@ -503,7 +527,9 @@ export class BlobCache {
       await data.flush();
       this.map.publish(chunks);
     } catch (error) {
-      this.#options.logger.warn(`cannot flush ${data.path}: ${messageOf(error)}; its new chunks are fetched again next time`);
+      this.#options.logger.warn(
+        `cannot flush ${data.path}: ${messageOf(error)}; its new chunks are fetched again next time`,
+      );
     }
   }
 
@@ -511,6 +537,8 @@ export class BlobCache {
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#publishTimer);
+    // a table that is still being loaded writes its file
+    await this.#table?.catch(() => {});
     await Promise.all(this.#pending.values());
     await this.#publishing;
     await this.#publishOnce();
@@ -527,7 +555,8 @@ function throwIfSet(error: Error | undefined): void {
 function withSignal<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise;
   return new Promise((resolve, reject) => {
-    const abort = (): void => reject(signal.reason instanceof Error ? signal.reason : new Error(String(signal.reason)));
+    const abort = (): void =>
+      reject(signal.reason instanceof Error ? signal.reason : new Error(String(signal.reason)));
     if (signal.aborted) return abort();
     signal.addEventListener('abort', abort, { once: true });
     promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));

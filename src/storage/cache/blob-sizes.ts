@@ -20,7 +20,10 @@ export function refuseUnsupported(blob: BlobInfo, version: 5 | 6): void {
     [(blob.features & BlobFeature.tarfs) !== 0, 'tarfs'],
     [(blob.features & BlobFeature.external) !== 0, 'external'],
     [(blob.features & BlobFeature.separate) !== 0, 'tar-ref (separate metadata)'],
-    [version === 6 && blob.compressor === 'gzip' && (blob.features & BlobFeature.chunkInfoV2) === 0, 'legacy stargz'],
+    [
+      version === 6 && blob.compressor === 'gzip' && (blob.features & BlobFeature.chunkInfoV2) === 0,
+      'legacy stargz',
+    ],
   ];
   for (const [found, name] of kinds) {
     if (found) throw new UsageError(`blob ${blob.id} is of a kind that is not supported yet: ${name}`);

@@ -1,7 +1,17 @@
 // Which chunks of a blob are local. Two layers: bits in shared memory, set as soon as the data was written and seen by every
 // thread, and bits in the mapped `.chunk_map` file, set only after the data was flushed: the file may lag, never lead.
 // Source: blob-and-cache.md 17.3.
-import { closeSync, fstatSync, ftruncateSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  ftruncateSync,
+  fsyncSync,
+  openSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { FormatError } from '../../base/errors.ts';
 import { isZero, viewOf } from '../../base/bytes.ts';
 import { MAX_CHUNKS_PER_BLOB } from '../../base/limits.ts';
@@ -74,7 +84,10 @@ function createContent(fd: number, count: number): void {
 
 function checkHeader(fd: number, path: string, count: number, size: number): void {
   if (size !== chunkMapSize(count)) {
-    throw new DamagedMapError({ struct: path }, `${size} bytes long, ${chunkMapSize(count)} expected for ${count} chunks`);
+    throw new DamagedMapError(
+      { struct: path },
+      `${size} bytes long, ${chunkMapSize(count)} expected for ${count} chunks`,
+    );
   }
   const head = Buffer.alloc(MAP_HEADER_SIZE);
   readSync(fd, head, 0, head.length, 0);
@@ -86,9 +99,11 @@ function checkHeader(fd: number, path: string, count: number, size: number): voi
     readSync(fd, bitmap, 0, bitmap.length, MAP_HEADER_SIZE);
     if (isZero(bitmap)) return createContent(fd, count);
   }
-  throw new DamagedMapError({ struct: path }, `magic ${magic.toString(16)} ${magic2.toString(16)}, version ${version}`);
+  throw new DamagedMapError(
+    { struct: path },
+    `magic ${magic.toString(16)} ${magic2.toString(16)}, version ${version}`,
+  );
 }
-
 
 /** Readiness of the chunks of one blob. */
 export class ChunkMap {
@@ -120,7 +135,10 @@ export class ChunkMap {
    */
   static open(path: string, count: number, distrust = false): ChunkMap {
     if (count < 1 || count > MAX_CHUNKS_PER_BLOB) {
-      throw new FormatError({ struct: path }, `a map of ${count} chunks, 1 to ${MAX_CHUNKS_PER_BLOB} allowed`);
+      throw new FormatError(
+        { struct: path },
+        `a map of ${count} chunks, 1 to ${MAX_CHUNKS_PER_BLOB} allowed`,
+      );
     }
     let writable = true;
     let fd: number;
@@ -216,7 +234,10 @@ export class ChunkMap {
 
   /** True when the file has any ready chunk. */
   anyInFile(): boolean {
-    return chunkMapHeader.field.allReady(viewOf(this.#bytes()), 0) === MAP_ALL_READY || countReady(this.#fileBits(), this.count) > 0;
+    return (
+      chunkMapHeader.field.allReady(viewOf(this.#bytes()), 0) === MAP_ALL_READY ||
+      countReady(this.#fileBits(), this.count) > 0
+    );
   }
 
   /** Look again at the file. @returns true when the chunk counts as ready now */

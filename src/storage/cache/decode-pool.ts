@@ -2,7 +2,14 @@
 // They start with the first big job and end after some idle time: an idle daemon holds no memory for them.
 import { Worker } from 'node:worker_threads';
 import { BackendError } from '../../base/errors.ts';
-import { DecodeScratch, Layout, LAYOUT_FIELDS, runDecode, type DecodeJob, type DecodeResult } from './decode.ts';
+import {
+  DecodeScratch,
+  Layout,
+  LAYOUT_FIELDS,
+  runDecode,
+  type DecodeJob,
+  type DecodeResult,
+} from './decode.ts';
 import type { DecodeReply, DecodeRequest } from './decode-worker.ts';
 
 /** Jobs that yield fewer bytes run on the calling thread: handing one over and back costs about 60 us. */

@@ -23,7 +23,11 @@ if (port !== null) {
     try {
       reply = { id, result: runDecode(job, scratch), error: undefined };
     } catch (error) {
-      reply = { id, result: undefined, error: error instanceof Error ? (error.stack ?? error.message) : String(error) };
+      reply = {
+        id,
+        result: undefined,
+        error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+      };
     }
     const transfer = [...(reply.result?.plain.values() ?? [])].map((bytes) => bytes.buffer as ArrayBuffer);
     port.postMessage(reply, transfer);

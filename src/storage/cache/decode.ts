@@ -212,7 +212,12 @@ class Decoder {
     if (this.#job.target !== 'plain' || start + size - runStart > this.#buffer.length) return false;
     const gap = start - (runStart + length);
     if (gap === 0) return true;
-    return gap > 0 && gap < BLOCK && last === at - 1 && this.#get(last, Layout.index) + 1 === this.#get(at, Layout.index);
+    return (
+      gap > 0 &&
+      gap < BLOCK &&
+      last === at - 1 &&
+      this.#get(last, Layout.index) + 1 === this.#get(at, Layout.index)
+    );
   }
 
   /** @returns what is wrong */
@@ -298,4 +303,3 @@ class Decoder {
 export function runDecode(job: DecodeJob, scratch: DecodeScratch): DecodeResult {
   return new Decoder(job, scratch).run();
 }
-

@@ -18,7 +18,11 @@ const DIGEST_SIZE = 32;
 
 /** The `blob.digest` entry of a blob tail. @throws FormatError EINVAL, IntegrityError EIO */
 function digestEntry(tail: Uint8Array, blobSize: number, blob: BlobInfo): TocEntry {
-  const toc = parseToc(tail, blobSize, blob.tocSize === 0 || isNoDigest(blob.tocDigest) ? undefined : blob.tocDigest);
+  const toc = parseToc(
+    tail,
+    blobSize,
+    blob.tocSize === 0 || isNoDigest(blob.tocDigest) ? undefined : blob.tocDigest,
+  );
   const entry = toc === undefined ? undefined : findSection(toc, Section.digest);
   if (entry === undefined) throw new FormatError({ struct: 'toc' }, `blob ${blob.id} lists no chunk digests`);
   return entry;
@@ -52,7 +56,12 @@ async function loadToc(
 ): Promise<TocEntry> {
   const blobSize = await reader.size();
   const kept = readIfThere(path);
-  if (kept !== undefined && kept.length > MIN_TOC_SIZE && kept.length <= MAX_KEPT_TOC && kept.length % tocEntry.size === 0) {
+  if (
+    kept !== undefined &&
+    kept.length > MIN_TOC_SIZE &&
+    kept.length <= MAX_KEPT_TOC &&
+    kept.length % tocEntry.size === 0
+  ) {
     try {
       return digestEntry(kept, blobSize, blob);
     } catch (error) {
@@ -62,7 +71,8 @@ async function loadToc(
   const { start, end } = tocTail(blobSize, blob.tocSize);
   const size = end - start;
   const tail = await reader.read(start, size);
-  if (tail.length !== size) throw new FormatError({ struct: 'toc' }, `${tail.length} bytes of ${size} arrived`);
+  if (tail.length !== size)
+    throw new FormatError({ struct: 'toc' }, `${tail.length} bytes of ${size} arrived`);
   const entry = digestEntry(tail, blobSize, blob);
   keep(path, tail, logger);
   return entry;
@@ -86,10 +96,16 @@ export async function loadDigestArray(
     const entry = await loadToc(base === undefined ? undefined : `${base}.blob.toc`, blob, reader, logger);
     const size = blob.chunkCount * DIGEST_SIZE;
     const kept = readIfThere(path);
-    if (kept !== undefined && kept.length === size && digestOf('sha256', kept).equals(entry.digest)) return kept;
-    if (entry.compressedSize > size) throw new FormatError({ struct: 'blob.digest' }, `${entry.compressedSize} bytes for ${blob.chunkCount} chunks`);
+    if (kept !== undefined && kept.length === size && digestOf('sha256', kept).equals(entry.digest))
+      return kept;
+    if (entry.compressedSize > size)
+      throw new FormatError(
+        { struct: 'blob.digest' },
+        `${entry.compressedSize} bytes for ${blob.chunkCount} chunks`,
+      );
     const bytes = decodeSection(entry, await reader.read(entry.compressedOffset, entry.compressedSize), size);
-    if (bytes.length !== size) throw new FormatError({ struct: 'blob.digest' }, `${bytes.length} bytes for ${blob.chunkCount} chunks`);
+    if (bytes.length !== size)
+      throw new FormatError({ struct: 'blob.digest' }, `${bytes.length} bytes for ${blob.chunkCount} chunks`);
     keep(path, bytes, logger);
     return bytes;
   } catch (error) {

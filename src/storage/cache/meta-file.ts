@@ -39,7 +39,7 @@ function persist(path: string, bytes: Uint8Array): void {
   const draft = `${path}.${process.pid}.tmp`;
   const fd = openSync(draft, 'w', 0o644);
   try {
-    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at, bytes.length - at);
+    for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at, bytes.length - at);
     fsyncSync(fd);
     renameSync(draft, path);
   } catch (error) {
@@ -58,7 +58,9 @@ async function fetchSection(reader: BlobReader, blob: BlobInfo): Promise<Uint8Ar
   while (done < size) {
     const part = await reader.read(blob.ciOffset + done, size - done);
     if (part.length === 0) {
-      throw new BackendError(`blob ${blob.id} ends at ${blob.ciOffset + done}, its compression information at ${blob.ciOffset + size}`);
+      throw new BackendError(
+        `blob ${blob.id} ends at ${blob.ciOffset + done}, its compression information at ${blob.ciOffset + size}`,
+      );
     }
     section.set(part, done);
     done += part.length;
@@ -78,7 +80,10 @@ export function layOutMeta(section: Uint8Array, blob: BlobInfo): Uint8Array {
 function openFetched(bytes: Uint8Array, blob: BlobInfo): CiTable {
   const table = openCiFile(bytes, blob);
   if (!('notReady' in table)) return table;
-  throw new FormatError({ struct: 'ciHeader', offset: blob.ciOffset + blob.ciCompressedSize }, `does not fit blob ${blob.id}: ${table.notReady}`);
+  throw new FormatError(
+    { struct: 'ciHeader', offset: blob.ciOffset + blob.ciCompressedSize },
+    `does not fit blob ${blob.id}: ${table.notReady}`,
+  );
 }
 
 /**
@@ -95,12 +100,17 @@ export async function loadMeta(
   logger: Logger,
 ): Promise<CiTable> {
   if (blob.ciCompressedSize > blob.ciUncompressedSize) {
-    throw new FormatError({ struct: 'blobRecord6', field: 'ciCompressedSize' }, `${blob.ciCompressedSize} stored bytes for ${blob.ciUncompressedSize}`);
+    throw new FormatError(
+      { struct: 'blobRecord6', field: 'ciCompressedSize' },
+      `${blob.ciCompressedSize} stored bytes for ${blob.ciUncompressedSize}`,
+    );
   }
   const existing = path === undefined ? undefined : openExisting(path, blob);
   if (existing !== undefined) return existing;
   if (reader === undefined) {
-    throw new BackendError(`blob ${blob.id} is not in the backend and ${path ?? 'no file'} has no compression information of it`);
+    throw new BackendError(
+      `blob ${blob.id} is not in the backend and ${path ?? 'no file'} has no compression information of it`,
+    );
   }
   const bytes = await fetchWithRetry(reader, blob, logger);
   const table = openFetched(bytes, blob);
@@ -123,7 +133,9 @@ async function fetchWithRetry(reader: BlobReader, blob: BlobInfo, logger: Logger
       return bytes;
     } catch (error) {
       if (attempt >= ATTEMPTS || error instanceof UsageError) throw error;
-      logger.warn(`blob ${blob.id}: attempt ${attempt} to load its compression information failed: ${messageOf(error)}`);
+      logger.warn(
+        `blob ${blob.id}: attempt ${attempt} to load its compression information failed: ${messageOf(error)}`,
+      );
       await new Promise((resolve) => void setTimeout(resolve, FIRST_DELAY_MS * 2 ** (attempt - 1)));
     }
   }

@@ -55,18 +55,33 @@ interface Files {
   probe: boolean;
 }
 
-const MEMORY_ONLY = (count: number): Files => ({ mode: 'memory', map: ChunkMap.inMemory(count), data: undefined, probe: false });
+const MEMORY_ONLY = (count: number): Files => ({
+  mode: 'memory',
+  map: ChunkMap.inMemory(count),
+  data: undefined,
+  probe: false,
+});
 
-function openMap(path: string, data: DataFile, options: OpenBlobOptions, dataSize: number): { map: ChunkMap; probe: boolean } {
+function openMap(
+  path: string,
+  data: DataFile,
+  options: OpenBlobOptions,
+  dataSize: number,
+): { map: ChunkMap; probe: boolean } {
   const { count, logger, validate, raw } = options;
   try {
     const map = ChunkMap.open(path, count, validate && !raw);
     if (data.foundSize >= dataSize || !map.anyInFile()) return { map, probe: false };
     map.close();
-    throw new DamagedMapError({ struct: path }, `has ready chunks, but the data file was ${data.foundSize} of ${dataSize} bytes long`);
+    throw new DamagedMapError(
+      { struct: path },
+      `has ready chunks, but the data file was ${data.foundSize} of ${dataSize} bytes long`,
+    );
   } catch (error) {
     if (!(error instanceof DamagedMapError)) throw error;
-    logger.warn(`${error.message}; starting a new one, chunks found in the data file are verified before they are used`);
+    logger.warn(
+      `${error.message}; starting a new one, chunks found in the data file are verified before they are used`,
+    );
     return { map: ChunkMap.rebuild(path, count, []), probe: true };
   }
 }
@@ -87,7 +102,9 @@ function openFiles(options: OpenBlobOptions): Files {
       data?.close();
       throw error;
     }
-    logger.warn(`cannot use the cache of blob ${blobId} in ${workDir}: ${messageOf(error)}; it is served without caching`);
+    logger.warn(
+      `cannot use the cache of blob ${blobId} in ${workDir}: ${messageOf(error)}; it is served without caching`,
+    );
     data?.close();
     return MEMORY_ONLY(count);
   }
@@ -95,7 +112,10 @@ function openFiles(options: OpenBlobOptions): Files {
 
 function loadTable(options: OpenBlobOptions, files: Files): () => Promise<ChunkTable> {
   const { image, blob, blobId, reader, workDir, logger } = options;
-  const base = workDir === undefined || (files.mode === 'memory' && files.data === undefined) ? undefined : join(workDir, blobId);
+  const base =
+    workDir === undefined || (files.mode === 'memory' && files.data === undefined)
+      ? undefined
+      : join(workDir, blobId);
   return async () => {
     const ci = await loadMeta(base === undefined ? undefined : `${base}.blob.meta`, blob, reader, logger);
     const digests = options.validate ? await loadDigestArray(base, blob, reader, logger) : undefined;

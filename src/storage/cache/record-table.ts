@@ -45,7 +45,10 @@ export class RecordTable implements ChunkTable {
     const known = this.#records[index] ?? 0;
     if (known === record) return;
     if (known !== 0 && !this.#sameChunk(known, record)) {
-      throw new FormatError({ struct: 'chunkRecord', offset: record }, `differs from the record of the same chunk at byte ${known}`);
+      throw new FormatError(
+        { struct: 'chunkRecord', offset: record },
+        `differs from the record of the same chunk at byte ${known}`,
+      );
     }
     if (known === 0) this.#records[index] = record;
   }
@@ -67,7 +70,10 @@ export class RecordTable implements ChunkTable {
     if (record === 0) {
       record = this.#image.chunkRecordOffset(this.#blob.index, index);
       if (record === 0) {
-        throw new FormatError({ struct: 'chunkRecord' }, `no file of the image has chunk ${index} of blob ${this.#blob.id}`);
+        throw new FormatError(
+          { struct: 'chunkRecord' },
+          `no file of the image has chunk ${index} of blob ${this.#blob.id}`,
+        );
       }
       this.#records[index] = record;
     }
@@ -137,6 +143,8 @@ export class RecordTable implements ChunkTable {
 
   crc(index: number): number {
     const record = this.#record(index);
-    return (field.flags(this.#view, record) & ChunkFlag.hasCrc32) === 0 ? -1 : field.crc32(this.#view, record);
+    return (field.flags(this.#view, record) & ChunkFlag.hasCrc32) === 0
+      ? -1
+      : field.crc32(this.#view, record);
   }
 }

@@ -6,7 +6,7 @@ import type {
   ImageInstance,
   InflightOp,
   MountSession,
-} from './parts.ts';
+} from '../parts.ts';
 
 export const ZERO_COUNTERS: FsCounters = {
   nr_opens: 0,
@@ -73,6 +73,7 @@ export function fakeParts(): FakeParts {
     pattern: () => [{ ino: 7, nr_read: 1, first_access_time_secs: 1, first_access_time_nanos: 2 }],
     takeLatest: () => [[7]],
     inflight: () => parts.busy,
+    setWireLog: (on) => void log.push(`wire log ${on ? 'on' : 'off'}`),
   };
   const parts: FakeParts = {
     log,
