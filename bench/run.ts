@@ -1,5 +1,5 @@
 // `make bench`: ratios measured in one run against what a user could have instead. Needs root (mounts, page cache).
-//   PEER=<folder>        adds upstream's nydusd and nydus-image of nydus 2.2.0
+//   PEER=<folder>        (or --peer <folder>) adds upstream's nydusd and nydus-image of nydus 2.2.0
 //   BENCH_ONLY=a,b       startup, memory, build, first-read, serve
 //   BENCH_ROUNDS=n       runs per figure (default 3; 1 is quick and noisy)
 //   BENCH_DIR=<folder>   trees and images, about 6 GB, kept (default /var/tmp/nydus-bench)
@@ -7,6 +7,7 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 import { unmountBelow } from '../test/support/temporary.ts';
 import { benchBuild } from './build/build.ts';
 import { benchFirstRead } from './first-read/first-read.ts';
@@ -43,7 +44,8 @@ async function main(): Promise<number> {
   }
   if (existsSync(join(repo, 'bin/nydusd'))) process.env['NYDUS_BIN'] ??= join(repo, 'bin');
   const dir = resolve(process.env['BENCH_DIR'] ?? '/var/tmp/nydus-bench');
-  const peer = process.env['PEER'];
+  const { values } = parseArgs({ options: { peer: { type: 'string' } } });
+  const peer = values.peer ?? process.env['PEER'];
   const context: BenchContext = {
     dir,
     peer: peer === undefined || peer === '' ? undefined : resolve(peer),

@@ -12,7 +12,7 @@ interface Case {
   what: string;
   image: RafsImage;
   /** MB a second of one pass over the mount */
-  read(root: string): Promise<number>;
+  read: (root: string) => Promise<number>;
 }
 
 /** All lines of this section. */

@@ -50,7 +50,12 @@ export class FormatError extends NydusError {
     const summary = options.summary === undefined ? '' : `${options.summary}: `;
     const field = place.field === undefined ? '' : `.${place.field}`;
     const at = place.offset === undefined ? '' : ` at byte ${place.offset}`;
-    super('ERR_NYDUS_FORMAT', options.errno ?? 'EINVAL', `${summary}${place.struct}${field}${at}: ${problem}`, options);
+    super(
+      'ERR_NYDUS_FORMAT',
+      options.errno ?? 'EINVAL',
+      `${summary}${place.struct}${field}${at}: ${problem}`,
+      options,
+    );
     this.place = place;
   }
 }

@@ -82,7 +82,11 @@ class RenamedTarget implements ByteTarget {
   readonly #temporary: string;
   readonly #nameOf: (blobId: string | undefined) => string | undefined;
 
-  constructor(file: FileHandle, temporary: string, nameOf: (blobId: string | undefined) => string | undefined) {
+  constructor(
+    file: FileHandle,
+    temporary: string,
+    nameOf: (blobId: string | undefined) => string | undefined,
+  ) {
     this.#file = file;
     this.#temporary = temporary;
     this.#nameOf = nameOf;

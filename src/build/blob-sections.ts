@@ -26,13 +26,17 @@ export function blobFeatures(options: SectionOptions): number {
   let features: number = BlobFeature.capTarToc;
   if (options.version === 6) features |= BlobFeature.aligned;
   if (options.batch) features |= BlobFeature.batch | BlobFeature.chunkInfoV2;
-  if (options.blobToc) features |= BlobFeature.hasTarHeader | BlobFeature.hasToc | BlobFeature.inlinedChunkDigest;
+  if (options.blobToc)
+    features |= BlobFeature.hasTarHeader | BlobFeature.hasToc | BlobFeature.inlinedChunkDigest;
   if (options.inlineMeta) features |= BlobFeature.inlinedFsMeta | BlobFeature.hasTarHeader;
   return features >>> 0;
 }
 
 /** Stored form of a section: compressed when that is smaller. */
-function pack<C extends CompressorName>(compressor: C, data: Uint8Array): { stored: Uint8Array; compressor: C | 'none' } {
+function pack<C extends CompressorName>(
+  compressor: C,
+  data: Uint8Array,
+): { stored: Uint8Array; compressor: C | 'none' } {
   const target = Buffer.allocUnsafe(compressor === 'none' ? 0 : compressBound(data.length));
   const size = compressInto(compressor, data, target);
   return size === 0 ? { stored: data, compressor: 'none' } : { stored: target.subarray(0, size), compressor };

@@ -16,7 +16,12 @@ export class CacheOutput {
   readonly #temporary: { data: string; meta: string };
   #size = 0;
 
-  private constructor(directory: string, data: FileHandle, meta: FileHandle, temporary: { data: string; meta: string }) {
+  private constructor(
+    directory: string,
+    data: FileHandle,
+    meta: FileHandle,
+    temporary: { data: string; meta: string },
+  ) {
     this.#directory = directory;
     this.#data = data;
     this.#meta = meta;
@@ -24,7 +29,10 @@ export class CacheOutput {
   }
 
   static async open(directory: string): Promise<CacheOutput> {
-    const temporary = { data: temporaryName(join(directory, 'data')), meta: temporaryName(join(directory, 'meta')) };
+    const temporary = {
+      data: temporaryName(join(directory, 'data')),
+      meta: temporaryName(join(directory, 'meta')),
+    };
     const data = await openOutput(temporary.data, CREATE);
     try {
       return new CacheOutput(directory, data, await openOutput(temporary.meta, CREATE), temporary);
@@ -37,7 +45,7 @@ export class CacheOutput {
 
   /** A chunk at its place in the uncompressed space. */
   async putChunk(chunk: Uint8Array, offset: number, aligned: boolean): Promise<void> {
-    for (let done = 0; done < chunk.length; ) {
+    for (let done = 0; done < chunk.length;) {
       done += (await this.#data.write(chunk, done, chunk.length - done, offset + done)).bytesWritten;
     }
     this.#size = Math.max(this.#size, offset + (aligned ? alignUp(chunk.length, 4096) : chunk.length));

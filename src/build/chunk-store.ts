@@ -114,14 +114,15 @@ export class ChunkStore implements ChunkSink {
   /** Store a file that the workers read themselves, through `node.sourcePath`. A promise means: wait. */
   addPath(node: TreeNode): Promise<void> | undefined {
     const path = node.sourcePath;
-    if (path === undefined) throw new UsageError(`no source for the data of "${node.name.toString()}"`, { exitCode: 1 });
+    if (path === undefined)
+      throw new UsageError(`no source for the data of "${node.name.toString()}"`, { exitCode: 1 });
     if (node.size > jobCapacity(this.#options.chunkSize)) return this.#addLarge(node, path);
-    for (let offset = 0; offset < node.size; ) offset = this.#addRange(node, path, offset);
+    for (let offset = 0; offset < node.size;) offset = this.#addRange(node, path, offset);
     return this.#pressure();
   }
 
   async #addLarge(node: TreeNode, path: Buffer): Promise<void> {
-    for (let offset = 0; offset < node.size; ) {
+    for (let offset = 0; offset < node.size;) {
       offset = this.#addRange(node, path, offset);
       await this.#pressure();
     }
@@ -141,7 +142,8 @@ export class ChunkStore implements ChunkSink {
   }
 
   beginFile(node: TreeNode): void {
-    if (this.#file !== undefined) throw new FormatError({ struct: 'chunkSink' }, 'a file begins inside another one');
+    if (this.#file !== undefined)
+      throw new FormatError({ struct: 'chunkSink' }, 'a file begins inside another one');
     this.#file = { node, given: 0, offset: 0, length: 0 };
   }
 
@@ -149,7 +151,7 @@ export class ChunkStore implements ChunkSink {
     const file = this.#file;
     if (file === undefined) throw new FormatError({ struct: 'chunkSink' }, 'data without a file');
     const { chunkSize } = this.#options;
-    for (let at = 0; at < data.length; ) {
+    for (let at = 0; at < data.length;) {
       if (this.#open === undefined || file.length === 0) {
         const job = this.#jobWithRoom(Math.max(1, file.node.size - file.given));
         file.offset = file.given;
@@ -161,7 +163,11 @@ export class ChunkStore implements ChunkSink {
       const whole = file.node.size - file.offset;
       const limit = whole <= room ? whole : Math.floor(room / chunkSize) * chunkSize;
       const length = Math.min(data.length - at, limit - file.length);
-      if (length <= 0) throw new FormatError({ struct: 'chunkSink' }, `more data than the ${file.node.size} bytes of the file`);
+      if (length <= 0)
+        throw new FormatError(
+          { struct: 'chunkSink' },
+          `more data than the ${file.node.size} bytes of the file`,
+        );
       job.data.set(data.subarray(at, at + length), job.used + file.length);
       file.length += length;
       file.given += length;
@@ -179,7 +185,10 @@ export class ChunkStore implements ChunkSink {
     const file = this.#file;
     this.#file = undefined;
     if (file === undefined || file.given !== file.node.size) {
-      throw new FormatError({ struct: 'chunkSink' }, `file ended after ${file?.given ?? 0} of ${file?.node.size ?? 0} bytes`);
+      throw new FormatError(
+        { struct: 'chunkSink' },
+        `file ended after ${file?.given ?? 0} of ${file?.node.size ?? 0} bytes`,
+      );
     }
     return undefined;
   }
@@ -201,7 +210,12 @@ export class ChunkStore implements ChunkSink {
     if (job !== undefined) {
       const least = Math.min(size, chunkSize);
       // a small file is never split; a large one starts in what is left
-      if (job.data.length - job.used >= least && job.chunks < MAX_JOB_CHUNKS && job.owners.length < MAX_JOB_PIECES) return job;
+      if (
+        job.data.length - job.used >= least &&
+        job.chunks < MAX_JOB_CHUNKS &&
+        job.owners.length < MAX_JOB_PIECES
+      )
+        return job;
       this.#submit();
     }
     const buffer = this.#free.pop() ?? newJobBuffer(chunkSize);
@@ -226,7 +240,11 @@ export class ChunkStore implements ChunkSink {
     if (this.#submitted++ === INLINE_JOBS) pool.start();
     this.#underWay++;
     const pieces = Float64Array.from(job.pieces);
-    const done = pool.run({ buffer: job.buffer, pieces, paths: job.paths.length > 0 ? joinPaths(job.paths) : undefined });
+    const done = pool.run({
+      buffer: job.buffer,
+      pieces,
+      paths: job.paths.length > 0 ? joinPaths(job.paths) : undefined,
+    });
     // the chain reports the failure; this one may settle before the chain gets to it
     done.catch(() => {});
     this.#tail = this.#tail
@@ -286,7 +304,8 @@ export class ChunkStore implements ChunkSink {
           const chunk = this.#newChunk(records, record, size, offset + done);
           this.#known.set(key, chunk);
           node.chunks.push(chunk);
-          if (mirror !== undefined) await mirror(data.subarray(from, from + stored), chunk.uncompressedOffset);
+          if (mirror !== undefined)
+            await mirror(data.subarray(from, from + stored), chunk.uncompressedOffset);
           if (this.#isBatched(offset, length)) {
             if (this.#batchUsed + size >= this.#options.batchSize) {
               endRun();
@@ -325,12 +344,17 @@ export class ChunkStore implements ChunkSink {
   #find(key: string, records: JobRecords, record: number, size: number): TreeChunk | undefined {
     const { foreignChunk } = this.#parts;
     const known = foreignChunk?.(records.digest(record), size) ?? this.#known.get(key);
-    return known !== undefined && (known.uncompressedSize === 0 || known.uncompressedSize === size) ? known : undefined;
+    return known !== undefined && (known.uncompressedSize === 0 || known.uncompressedSize === size)
+      ? known
+      : undefined;
   }
 
   #newChunk(records: JobRecords, record: number, size: number, fileOffset: number): TreeChunk {
     if (this.#nextIndex >= MAX_WRITTEN_CHUNKS) {
-      throw new UsageError(`the blob has more than ${MAX_WRITTEN_CHUNKS} chunks`, { exitCode: 1, hint: 'use a larger --chunk-size' });
+      throw new UsageError(`the blob has more than ${MAX_WRITTEN_CHUNKS} chunks`, {
+        exitCode: 1,
+        hint: 'use a larger --chunk-size',
+      });
     }
     const chunk: TreeChunk = {
       digest: this.#keepDigest(records, record),

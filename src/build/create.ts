@@ -12,7 +12,14 @@ import { BlobTable } from './blob-table.ts';
 import { writeBootstrap } from './bootstrap.ts';
 import { BuildTrace } from './build-trace.ts';
 import { CacheOutput } from './cache-output.ts';
-import { addTreeChunks, chunkDictionary, ChunkIndex, openDictionary, parseChunkDictArgument, type ChunkDictionary } from './chunk-dict.ts';
+import {
+  addTreeChunks,
+  chunkDictionary,
+  ChunkIndex,
+  openDictionary,
+  parseChunkDictArgument,
+  type ChunkDictionary,
+} from './chunk-dict.ts';
 import { ChunkStore } from './chunk-store.ts';
 import { CiBuilder } from './ci-builder.ts';
 import { checkTraits, traitsOf } from './compatibility.ts';
@@ -203,7 +210,8 @@ class Build {
   #sections: SectionWriter | undefined;
 
   async #openInputs(): Promise<void> {
-    const { version, chunkSize, digester, compressor, repeatable, parentBootstrap, chunkDict } = this.#options;
+    const { version, chunkSize, digester, compressor, repeatable, parentBootstrap, chunkDict } =
+      this.#options;
     const traits = { version, chunkSize, digester, compressor, explicitUidGid: !repeatable, tarfs: false };
     if (chunkDict !== undefined) {
       const path = parseChunkDictArgument(chunkDict);
@@ -217,7 +225,9 @@ class Build {
       const opened = openBootstrap(parentBootstrap);
       try {
         checkTraits(traitsOf(opened.image), traits);
-        const { root, blobs } = await this.#trace.measure('load_tree_from_bootstrap', () => loadImage(opened.image, 0));
+        const { root, blobs } = await this.#trace.measure('load_tree_from_bootstrap', () =>
+          loadImage(opened.image, 0),
+        );
         this.#parent = { opened, root, blobs: blobs.map((blob) => importBlob(blob, parentBootstrap)) };
       } catch (error) {
         opened.close();
@@ -231,9 +241,12 @@ class Build {
     if (blob !== undefined) return fileTarget(blob);
     if (blobCacheDir !== undefined) return undefined;
     if (blobDir !== undefined) return directoryTarget(blobDir);
-    throw new UsageError('both --blob and --blob-dir are missing, please specify one to store the generated data blob file', {
-      exitCode: 1,
-    });
+    throw new UsageError(
+      'both --blob and --blob-dir are missing, please specify one to store the generated data blob file',
+      {
+        exitCode: 1,
+      },
+    );
   }
 
   #newStore(stream: BlobStream, table: BlobTable, ci: CiBuilder | undefined): ChunkStore {
@@ -273,7 +286,12 @@ class Build {
     const layer = this.#parent === undefined ? 0 : 1;
     if (options.type !== 'dir-rafs') {
       const upper = await this.#trace.measure('build_tree', async () => {
-        const read = await readTarTree(options.source, { version: options.version, chunkSize: options.chunkSize, layer }, store, this.#context);
+        const read = await readTarTree(
+          options.source,
+          { version: options.version, chunkSize: options.chunkSize, layer },
+          store,
+          this.#context,
+        );
         await store.finish();
         return read.root;
       });
@@ -283,7 +301,12 @@ class Build {
       this.#trace.measure('load_from_directory', () =>
         scanDirectory(
           options.source,
-          { version: options.version, whiteoutSpec: options.whiteoutSpec, layered: this.#parent !== undefined, layer },
+          {
+            version: options.version,
+            whiteoutSpec: options.whiteoutSpec,
+            layered: this.#parent !== undefined,
+            layer,
+          },
           this.#context,
         ),
       ),
@@ -292,7 +315,9 @@ class Build {
     this.#meter.totalFiles = scanned.entries;
     this.#meter.totalBytes = scanned.dataBytes;
     if (scanned.dataBytes >= WORKERS_FROM_BYTES || scanned.entries >= WORKERS_FROM_FILES) this.#pool.start();
-    const numbered = await this.#trace.measure('build_bootstrap', () => numberTree(this.#overParent(scanned.root)));
+    const numbered = await this.#trace.measure('build_bootstrap', () =>
+      numberTree(this.#overParent(scanned.root)),
+    );
     await this.#trace.measure('dump_blob', () => this.#storeFiles(store, numbered, table));
     return numbered;
   }
@@ -314,7 +339,8 @@ class Build {
       }
     }
     await store.finish();
-    if (options.prefetchPolicy === 'blob') this.#row.readaheadSize = this.#prefetchSize(files.slice(0, prefetched), table);
+    if (options.prefetchPolicy === 'blob')
+      this.#row.readaheadSize = this.#prefetchSize(files.slice(0, prefetched), table);
   }
 
   /** Stored bytes of the chunks that the files at the front brought into the new blob. */
@@ -331,7 +357,12 @@ class Build {
   }
 
   /** What follows the chunk data, up to the digests (blob-and-cache 3.7, steps 3 to 8). */
-  async #finishData(store: ChunkStore, stream: BlobStream, table: BlobTable, ci: CiBuilder | undefined): Promise<void> {
+  async #finishData(
+    store: ChunkStore,
+    stream: BlobStream,
+    table: BlobTable,
+    ci: CiBuilder | undefined,
+  ): Promise<void> {
     const options = this.#options;
     const sections = new SectionWriter(stream, { ...options, batch: options.batchSize > 0 });
     this.#sections = sections;
@@ -343,7 +374,10 @@ class Build {
     if (ci === undefined) return;
     await sections.addCompressionInfo(ci, row);
     if (this.#cache !== undefined) {
-      await this.#cache.putMeta(ci.data(), ci.header(row.features, row.ciCompressor, row.ciOffset, row.ciCompressedSize));
+      await this.#cache.putMeta(
+        ci.data(),
+        ci.header(row.features, row.ciCompressor, row.ciOffset, row.ciCompressedSize),
+      );
     }
     if (options.blobToc) await sections.addDigests(store.digestArray());
   }

@@ -4,7 +4,13 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { test } from 'node:test';
-import { goldenCases, goldenPath, prepareDirInput, prepareTarInput, tempDir } from '../../test/support/golden.ts';
+import {
+  goldenCases,
+  goldenPath,
+  prepareDirInput,
+  prepareTarInput,
+  tempDir,
+} from '../../test/support/golden.ts';
 import { openImage } from '../format/detect.ts';
 import type { TreeNode } from '../tree/node.ts';
 import { createImage } from './create.ts';
@@ -50,10 +56,19 @@ function sha256(bytes: Uint8Array): string {
 function treeLines(bootstrap: Uint8Array): string[] {
   const lines: string[] = [];
   const visit = (node: TreeNode, path: string): void => {
-    const xattrs = [...(node.xattrs ?? [])].map(([name, value]) => `${name}=${value.toString('hex')}`).toSorted();
-    const chunks = node.chunks.map((chunk) => `${Buffer.from(chunk.digest).toString('hex')}@${chunk.fileOffset}:${chunk.uncompressedOffset}`);
+    const xattrs = [...(node.xattrs ?? [])]
+      .map(([name, value]) => `${name}=${value.toString('hex')}`)
+      .toSorted();
+    const chunks = node.chunks.map(
+      (chunk) =>
+        `${Buffer.from(chunk.digest).toString('hex')}@${chunk.fileOffset}:${chunk.uncompressedOffset}`,
+    );
     const { mode, uid, gid, mtime, mtimeNsec, size } = node;
-    lines.push([path, mode, uid, gid, mtime, mtimeNsec, size, node.target?.toString('hex'), ...xattrs, ...chunks].join(' '));
+    lines.push(
+      [path, mode, uid, gid, mtime, mtimeNsec, size, node.target?.toString('hex'), ...xattrs, ...chunks].join(
+        ' ',
+      ),
+    );
     for (const child of node.children ?? []) visit(child, `${path}/${child.name.toString('latin1')}`);
   };
   visit(loadImage(openImage(bootstrap), 0).root, '');
@@ -63,7 +78,9 @@ function treeLines(bootstrap: Uint8Array): string[] {
 /** The one blob in a directory, without the bootstrap that may lie beside it. */
 function blobIn(dir: string, except: string): Buffer | undefined {
   if (!existsSync(dir)) return undefined;
-  const names = readdirSync(dir).filter((name) => name !== except && !name.endsWith('.external') && !name.includes('.blob.'));
+  const names = readdirSync(dir).filter(
+    (name) => name !== except && !name.endsWith('.external') && !name.includes('.blob.'),
+  );
   assert.ok(names.length <= 1, `one blob in ${dir}: ${names.join(' ')}`);
   return names[0] === undefined ? undefined : readFileSync(join(dir, names[0]));
 }
@@ -83,7 +100,11 @@ function compareExactly(caseDir: string, work: string): void {
   assert.ok(compared > 0, 'something was compared');
 }
 
-function compareNormalForms(caseDir: string, work: string, options: { inline: boolean; xattrs: boolean; beside: string }): void {
+function compareNormalForms(
+  caseDir: string,
+  work: string,
+  options: { inline: boolean; xattrs: boolean; beside: string },
+): void {
   const ours = blobIn(join(work, 'blobs'), options.beside);
   const golden = blobIn(join(caseDir, 'blobs'), options.beside);
   let ourBoot: Uint8Array | undefined;
@@ -97,7 +118,11 @@ function compareNormalForms(caseDir: string, work: string, options: { inline: bo
   }
   assert.ok(ourBoot !== undefined && goldenBoot !== undefined, 'both have a bootstrap');
   if (options.xattrs) assert.deepEqual(treeLines(ourBoot), treeLines(goldenBoot));
-  else assert.ok(normalBootstrap(ourBoot).equals(normalBootstrap(goldenBoot)), 'bootstraps have equal normal forms');
+  else
+    assert.ok(
+      normalBootstrap(ourBoot).equals(normalBootstrap(goldenBoot)),
+      'bootstraps have equal normal forms',
+    );
   assert.equal(ours === undefined, golden === undefined, 'both or none have a blob');
   if (ours !== undefined && golden !== undefined) {
     assert.deepEqual(blobFacts(ours, openImage(ourBoot)), blobFacts(golden, openImage(goldenBoot)));
@@ -125,7 +150,8 @@ for (const name of goldenCases()) {
     const { euid: _ourEuid, egid: _ourEgid, ...ourEvents } = result.events;
     assert.deepEqual(ourEvents, events);
     assert.equal(result.blobs.length, golden.blobs.length);
-    const exact = options.compressor === 'none' && !RANDOM_ORDER.test(name) && !(options.inlineMeta && options.blobToc);
+    const exact =
+      options.compressor === 'none' && !RANDOM_ORDER.test(name) && !(options.inlineMeta && options.blobToc);
     if (exact) {
       assert.deepEqual(result.blobs, golden.blobs);
       compareExactly(caseDir, work);
@@ -142,12 +168,20 @@ for (const name of goldenCases()) {
       assert.ok(normalBootstrap(ourBoot).equals(normalBootstrap(theirBoot)));
       assert.deepEqual(blobFacts(ours, openImage(ourBoot)), blobFacts(theirs, openImage(theirBoot)));
     } else {
-      compareNormalForms(caseDir, work, { inline: options.inlineMeta, xattrs: RANDOM_ORDER.test(name), beside: '' });
+      compareNormalForms(caseDir, work, {
+        inline: options.inlineMeta,
+        xattrs: RANDOM_ORDER.test(name),
+        beside: '',
+      });
     }
     return undefined;
   });
 }
 
-test('createImage: golden cases are there to compare with', { skip: goldenCases().length === 0 ? 'no golden data' : false }, () => {
-  assert.ok(goldenCases().some((name) => !ELSEWHERE.test(name)));
-});
+test(
+  'createImage: golden cases are there to compare with',
+  { skip: goldenCases().length === 0 ? 'no golden data' : false },
+  () => {
+    assert.ok(goldenCases().some((name) => !ELSEWHERE.test(name)));
+  },
+);

@@ -307,6 +307,7 @@ class Loader6 {
     uid: 0,
     gid: 0,
     size: 0,
+    blocks: 0,
     rdev: 0,
     mtime: 0,
     mtimeNsec: 0,

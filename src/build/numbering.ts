@@ -52,13 +52,19 @@ export function numberTree(root: TreeNode): NumberedTree {
       if (node !== root) parent.nlink++;
     }
   });
-  if (nodes.length > MAX_INODES) throw new UsageError(`tree has ${nodes.length} entries, limit ${MAX_INODES}`, { exitCode: 1 });
+  if (nodes.length > MAX_INODES)
+    throw new UsageError(`tree has ${nodes.length} entries, limit ${MAX_INODES}`, { exitCode: 1 });
   for (const node of nodes) {
     const first = nodes[node.ino - 1] as TreeNode;
     node.nlink = first.nlink;
     node.chunks = first.chunks;
   }
-  return { nodes, parents: Uint32Array.from(parentOf), childIndexes: childIndexesOf(nodes), inodes: nodes.length - shared };
+  return {
+    nodes,
+    parents: Uint32Array.from(parentOf),
+    childIndexes: childIndexesOf(nodes),
+    inodes: nodes.length - shared,
+  };
 }
 
 /** First child of each directory; an empty one has the index that the next entry was about to get. */

@@ -99,7 +99,7 @@ export interface Job {
 function readPiece(path: Buffer, offset: number, target: Uint8Array): void {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
   try {
-    for (let done = 0; done < target.length; ) {
+    for (let done = 0; done < target.length;) {
       const got = readSync(fd, target, done, target.length - done, offset + done);
       if (got === 0) {
         throw new UsageError(
@@ -121,7 +121,8 @@ export class JobRunner {
 
   constructor(settings: JobSettings) {
     this.#settings = settings;
-    this.#scratch = settings.compressor === 'none' ? new Uint8Array(0) : new Uint8Array(compressBound(settings.chunkSize));
+    this.#scratch =
+      settings.compressor === 'none' ? new Uint8Array(0) : new Uint8Array(compressBound(settings.chunkSize));
   }
 
   /**
@@ -153,10 +154,18 @@ export class JobRunner {
   }
 
   /** Chunks of one piece; `data` is filled up to `to` with stored bytes, the piece lies at `from`. Returns the new `to`. */
-  #chunks(piece: Uint8Array, data: Uint8Array, from: number, to: number, records: JobRecords, raw: boolean): number {
+  #chunks(
+    piece: Uint8Array,
+    data: Uint8Array,
+    from: number,
+    to: number,
+    records: JobRecords,
+    raw: boolean,
+  ): number {
     const { chunkSize, compressor, digester } = this.#settings;
     for (let done = 0; done < piece.length; done += chunkSize) {
-      const chunk = piece.length <= chunkSize ? piece : piece.subarray(done, Math.min(piece.length, done + chunkSize));
+      const chunk =
+        piece.length <= chunkSize ? piece : piece.subarray(done, Math.min(piece.length, done + chunkSize));
       const digest = digestOf(digester, chunk);
       const crc = crc32c(chunk);
       const packed = raw ? 0 : compressInto(compressor, chunk, this.#scratch);

@@ -23,7 +23,9 @@ interface Member {
 
 /** The worker's file: source beside source, bundle beside bundle. */
 function workerFile(): URL {
-  return import.meta.url.endsWith('.ts') ? new URL('./pool-worker.ts', import.meta.url) : new URL('./pool-worker.js', import.meta.url);
+  return import.meta.url.endsWith('.ts')
+    ? new URL('./pool-worker.ts', import.meta.url)
+    : new URL('./pool-worker.js', import.meta.url);
 }
 
 /** A pool for one build. Until `start` jobs are done at once on the calling thread: small builds need no workers. */
@@ -84,7 +86,11 @@ export class WorkerPool {
     while (this.#queue.length > 0) {
       let free: Member | undefined;
       for (const member of this.#members) {
-        if (member.jobs.length < JOBS_PER_WORKER && (free === undefined || member.jobs.length < free.jobs.length)) free = member;
+        if (
+          member.jobs.length < JOBS_PER_WORKER &&
+          (free === undefined || member.jobs.length < free.jobs.length)
+        )
+          free = member;
       }
       if (free === undefined) return;
       const next = this.#queue.shift() as Waiting;
@@ -97,7 +103,8 @@ export class WorkerPool {
   #finished(member: Member, reply: PoolReply): void {
     const done = member.jobs.shift();
     if (done === undefined) return;
-    if (reply.buffer === undefined) done.reject(new UsageError(reply.error ?? 'a build worker failed', { exitCode: 1 }));
+    if (reply.buffer === undefined)
+      done.reject(new UsageError(reply.error ?? 'a build worker failed', { exitCode: 1 }));
     else done.resolve(reply.buffer);
     this.#dispatch();
   }

@@ -29,8 +29,10 @@ export function storageOrder(
   parents: Uint32Array,
   patterns: readonly string[],
 ): { files: TreeNode[]; prefetched: number } {
-  const files = nodes.filter((node) => node.ino === node.index && (node.mode & S_IFMT) === S_IFREG && node.size > 0 && node.inherited !== true);
-  if (patterns.length === 0) return { files, prefetched: 0 };
+  const files = nodes.filter(
+    (node) => (node.mode & S_IFMT) === S_IFREG && node.size > 0 && node.inherited !== true,
+  );
+  if (patterns.length === 0) return { files: withoutLinks(files), prefetched: 0 };
   // pattern number of an entry: its own, or that of the nearest listed ancestor; parents have smaller indexes
   const patternOf = new Int32Array(nodes.length + 1).fill(-1);
   patterns.forEach((pattern, number) => {
@@ -45,5 +47,18 @@ export function storageOrder(
   const front = files.filter((node) => patternOf[node.index] !== -1);
   const rest = files.filter((node) => patternOf[node.index] === -1);
   front.sort((a, b) => (patternOf[a.index] as number) - (patternOf[b.index] as number));
-  return { files: [...front, ...rest], prefetched: front.length };
+  // any link of a file may be the one that a pattern names
+  const first = withoutLinks(front);
+  return { files: withoutLinks([...first, ...rest]), prefetched: first.length };
+}
+
+/** The first of all links of each file. */
+function withoutLinks(files: readonly TreeNode[]): TreeNode[] {
+  const seen = new Set<number>();
+  return files.filter((node) => {
+    if (node.nlink === 1) return true;
+    if (seen.has(node.ino)) return false;
+    seen.add(node.ino);
+    return true;
+  });
 }

@@ -22,10 +22,16 @@ export function buildChunkLocator(blobCount: number, walk: ChunkWalk): ChunkLoca
   walk((blobIndex, chunkIndex) => {
     const known = highest[blobIndex];
     if (known === undefined) {
-      throw new FormatError({ struct: 'chunkRecord', field: 'blobIndex' }, `is ${blobIndex}, the blob table has ${blobCount} rows`);
+      throw new FormatError(
+        { struct: 'chunkRecord', field: 'blobIndex' },
+        `is ${blobIndex}, the blob table has ${blobCount} rows`,
+      );
     }
     if (chunkIndex >= MAX_CHUNKS_PER_BLOB) {
-      throw new FormatError({ struct: 'chunkRecord', field: 'index' }, `is ${chunkIndex}, a blob has at most ${MAX_CHUNKS_PER_BLOB} chunks`);
+      throw new FormatError(
+        { struct: 'chunkRecord', field: 'index' },
+        `is ${chunkIndex}, a blob has at most ${MAX_CHUNKS_PER_BLOB} chunks`,
+      );
     }
     if (chunkIndex > known) highest[blobIndex] = chunkIndex;
     uses[blobIndex] = (uses[blobIndex] ?? 0) + 1;

@@ -17,7 +17,11 @@ export function detectVersion(head: Uint8Array): 5 | 6 | undefined {
   ) {
     return 5;
   }
-  if (head.length >= EROFS_SUPER_OFFSET + 4 && superblock6.field.magic(view, EROFS_SUPER_OFFSET) === EROFS_MAGIC) return 6;
+  if (
+    head.length >= EROFS_SUPER_OFFSET + 4 &&
+    superblock6.field.magic(view, EROFS_SUPER_OFFSET) === EROFS_MAGIC
+  )
+    return 6;
   return undefined;
 }
 

@@ -56,6 +56,8 @@ export interface InodeAttr {
   uid: number;
   gid: number;
   size: number;
+  /** 512-byte blocks: as stored for v5 (xattrs included), of the size for v6 */
+  blocks: number;
   /** device number; meaningless unless char or block */
   rdev: number;
   mtime: number;

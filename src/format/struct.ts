@@ -66,7 +66,8 @@ export function struct<F extends Fields>(
     put[key] = (view: DataView, base: number, value: unknown) => codec.write(view, base + at, value);
     offset += codec.size;
   }
-  if (offset !== spec.size) throw new TypeError(`struct ${name}: fields fill ${offset} of ${spec.size} bytes`);
+  if (offset !== spec.size)
+    throw new TypeError(`struct ${name}: fields fill ${offset} of ${spec.size} bytes`);
   const self: Struct<F> = {
     name,
     size: spec.size,
@@ -77,7 +78,10 @@ export function struct<F extends Fields>(
     put: put as Struct<F>['put'],
     read(view, base) {
       if (base < 0 || base + spec.size > view.byteLength) {
-        throw new FormatError({ struct: name, offset: base }, `needs ${spec.size} bytes, ${Math.max(0, view.byteLength - base)} are left`);
+        throw new FormatError(
+          { struct: name, offset: base },
+          `needs ${spec.size} bytes, ${Math.max(0, view.byteLength - base)} are left`,
+        );
       }
       const out: Record<string, unknown> = {};
       for (const part of parts) out[part.key] = part.codec.read(view, base + part.offset);
@@ -100,7 +104,8 @@ export function struct<F extends Fields>(
 }
 
 function checkRange(type: string, value: number, max: number): void {
-  if (!Number.isInteger(value) || value < 0 || value > max) throw new RangeError(`${type} cannot hold ${value}`);
+  if (!Number.isInteger(value) || value < 0 || value > max)
+    throw new RangeError(`${type} cannot hold ${value}`);
 }
 
 export function u8(doc: string): Codec<number> {

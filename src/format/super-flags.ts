@@ -8,7 +8,10 @@ export const INVALID_SUPERBLOCK = 'invalid RAFS superblock';
 
 /** A FormatError whose message starts with `invalid RAFS superblock`. */
 export function superblockError(place: FormatPlace, problem: string, hint?: string): FormatError {
-  return new FormatError(place, problem, { summary: INVALID_SUPERBLOCK, ...(hint === undefined ? {} : { hint }) });
+  return new FormatError(place, problem, {
+    summary: INVALID_SUPERBLOCK,
+    ...(hint === undefined ? {} : { hint }),
+  });
 }
 
 /**
@@ -19,7 +22,10 @@ export function superblockError(place: FormatPlace, problem: string, hint?: stri
 export function checkSuperFlags(place: FormatPlace, flags: number): number {
   const low = flags % 0x1_0000_0000;
   if (flags > 0xffff_ffff || (low & ~KNOWN_SUPER_FLAGS) !== 0) {
-    throw superblockError(place, `unknown bits in 0x${flags.toString(16)}, known are 0x${KNOWN_SUPER_FLAGS.toString(16)}`);
+    throw superblockError(
+      place,
+      `unknown bits in 0x${flags.toString(16)}, known are 0x${KNOWN_SUPER_FLAGS.toString(16)}`,
+    );
   }
   return low;
 }

@@ -33,6 +33,8 @@ export interface WriterNode {
   chunks: WriterChunk[];
   hardlinkFlag?: boolean;
   dirSize5?: number;
+  /** v5 i_blocks where the source counted something else than the formula gives */
+  blocks5?: number;
   index: number;
   /** index of the first link */
   ino: number;

@@ -7,7 +7,14 @@ const PROT_WRITE = 2;
 const MAP_SHARED = 1;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
-type Mmap = (addr: number, length: number, prot: number, flags: number, fd: number, offset: number) => number | bigint;
+type Mmap = (
+  addr: number,
+  length: number,
+  prot: number,
+  flags: number,
+  fd: number,
+  offset: number,
+) => number | bigint;
 type Munmap = (addr: number, length: number) => number;
 type Msync = (addr: number, length: number, flags: number) => number;
 
@@ -26,7 +33,9 @@ export interface Mapping {
 /** Map `length` bytes of an open file from its start; shared, so writes are seen by everybody. */
 export function mapFd(fd: number, length: number, writable = false): Mapping {
   if (length === 0) return { bytes: new Uint8Array(0), sync: () => {}, unmap: () => {} };
-  mmap ??= libcFunction<Mmap>('uintptr_t mmap(uintptr_t addr, size_t len, int prot, int flags, int fd, int64_t off)');
+  mmap ??= libcFunction<Mmap>(
+    'uintptr_t mmap(uintptr_t addr, size_t len, int prot, int flags, int fd, int64_t off)',
+  );
   const address = mmap(0, length, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
   if (BigInt(address) === MAP_FAILED) throw new SystemError('mmap', lastErrno());
   const at = Number(address);

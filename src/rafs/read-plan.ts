@@ -4,7 +4,7 @@ import type { ChunkRef, InodeAttr, RafsImage } from '../format/image.ts';
 
 /** An empty attribute object to be filled by `RafsImage.attr`. */
 export function newAttr(): InodeAttr {
-  return { ino: 0, mode: 0, nlink: 0, uid: 0, gid: 0, size: 0, rdev: 0, mtime: 0, mtimeNsec: 0 };
+  return { ino: 0, mode: 0, nlink: 0, uid: 0, gid: 0, size: 0, blocks: 0, rdev: 0, mtime: 0, mtimeNsec: 0 };
 }
 
 /** An empty chunk reference to be filled by `RafsImage.chunk`. */

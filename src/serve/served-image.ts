@@ -52,6 +52,7 @@ export class ServedImage {
     uid: 0,
     gid: 0,
     size: 0,
+    blocks: 0,
     rdev: 0,
     mtime: 0,
     mtimeNsec: 0,
@@ -113,9 +114,8 @@ export class ServedImage {
     this.putNode(view, at + A.ino, attr.ino);
     view.setUint32(at + A.size, low(attr.size), true);
     view.setUint32(at + A.size + 4, high(attr.size), true);
-    const blocks = Math.ceil(attr.size / 512);
-    view.setUint32(at + A.blocks, low(blocks), true);
-    view.setUint32(at + A.blocks + 4, high(blocks), true);
+    view.setUint32(at + A.blocks, low(attr.blocks), true);
+    view.setUint32(at + A.blocks + 4, high(attr.blocks), true);
     const atimeLow = mounted ? low(mtime) : 0;
     const atimeHigh = mounted ? high(mtime) : 0;
     view.setUint32(at + A.atime, atimeLow, true);

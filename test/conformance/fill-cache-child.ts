@@ -13,7 +13,18 @@ const instance = await RafsInstance.open({
   publishMs: 2,
 });
 const ino = resolvePath(instance.image, '/big');
-const attr = { ino: 0, mode: 0, nlink: 0, uid: 0, gid: 0, size: 0, rdev: 0, mtime: 0, mtimeNsec: 0 };
+const attr = {
+  ino: 0,
+  mode: 0,
+  nlink: 0,
+  uid: 0,
+  gid: 0,
+  size: 0,
+  blocks: 0,
+  rdev: 0,
+  mtime: 0,
+  mtimeNsec: 0,
+};
 instance.image.attr(ino, attr);
 let state = Number(seed);
 process.stdout.write('ready\n');

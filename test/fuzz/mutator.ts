@@ -118,7 +118,7 @@ export async function survive(label: string, reader: () => unknown): Promise<'re
 }
 
 /** Tells the seed and what became of the inputs. */
-export function summary(name: string, seed: number, outcomes: readonly string[]): string {
+export function summary(name: string, seed: number, runs: number, outcomes: readonly string[]): string {
   const refused = outcomes.filter((outcome) => outcome === 'refused').length;
-  return `${name}: ${outcomes.length} inputs, ${refused} refused; repeat with FUZZ_SEED=${seed} FUZZ_RUNS=${outcomes.length}`;
+  return `${name}: ${runs} inputs, ${outcomes.length} readings, ${refused} refused; repeat with FUZZ_SEED=${seed} FUZZ_RUNS=${runs}`;
 }

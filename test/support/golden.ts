@@ -187,11 +187,12 @@ function parseEntry(raw: RawEntry): ManifestEntry {
   const text = (key: string): Buffer | undefined =>
     typeof raw[key] === 'string' ? percentDecode(raw[key]) : undefined;
   const errors: Record<string, string> = {};
-  for (const [key, value] of Object.entries(raw)) if (key.endsWith('_error')) errors[key] = String(value);
+  for (const [key, value] of Object.entries(raw))
+    if (key.endsWith('_error')) errors[key] = typeof value === 'string' ? value : JSON.stringify(value);
   return {
     path: text('path') ?? Buffer.alloc(0),
     type: raw['type'] as ManifestEntry['type'],
-    mode: parseInt(String(raw['mode'] ?? '0'), 8),
+    mode: parseInt(text('mode')?.toString() ?? '0', 8),
     uid: number('uid') ?? 0,
     gid: number('gid') ?? 0,
     nlink: number('nlink'),
@@ -282,7 +283,8 @@ export function prepareDirInput(name: string, target: string): void {
   const tar = gunzipSync(readFileSync(join(dir, `${name}.tar.gz`)));
   const flags = ['-x', '-p', '--xattrs', '--xattrs-include=*', '--numeric-owner', '-C', target, '-f', '-'];
   const result = spawnSync('tar', flags, { input: tar, maxBuffer: 1 << 24 });
-  if (result.status !== 0) throw new Error(`tar of ${name} exited with ${result.status}: ${result.stderr}`);
+  if (result.status !== 0)
+    throw new Error(`tar of ${name} exited with ${result.status}: ${String(result.stderr)}`);
   const complaint = /^.*[Ww]arning.*xattr.*$/m.exec(String(result.stderr));
   if (complaint !== null) throw new Error(`tar of ${name}: ${complaint[0]}`);
   const root = Buffer.from(target);

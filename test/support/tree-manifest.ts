@@ -101,7 +101,7 @@ export function walkTree(root: string): SeenEntry[] {
     seen.push(entry);
     if (entry.type !== 'dir') return;
     try {
-      const names = readdirSync(full, { encoding: 'buffer' }).sort(Buffer.compare);
+      const names = readdirSync(full, { encoding: 'buffer' }).sort((a, b) => Buffer.compare(a, b));
       for (const name of names) visit(Buffer.concat([full, slash, name]), Buffer.concat([path, slash, name]));
     } catch (error) {
       entry.errors['readdir_error'] = errnoText(error);

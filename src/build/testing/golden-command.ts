@@ -21,7 +21,9 @@ export function createCommands(caseDir: string): { words: string[]; stdin: strin
   lines.forEach((line, i) => {
     if (!line.startsWith('$ nydus-image create ')) return;
     const next = lines[i + 1] ?? '';
-    const stdin = next.startsWith('# stdin: ') ? (JSON.parse(next.slice('# stdin: '.length)) as string) : undefined;
+    const stdin = next.startsWith('# stdin: ')
+      ? (JSON.parse(next.slice('# stdin: '.length)) as string)
+      : undefined;
     found.push({ words: line.slice('$ nydus-image create '.length).split(' '), stdin });
   });
   return found;
@@ -30,7 +32,11 @@ export function createCommands(caseDir: string): { words: string[]; stdin: strin
 const FLAGS = new Set(['--blob-inline-meta', '--aligned-chunk', '--repeatable', '--encrypt']);
 
 /** Options of a command, with paths in `places`. */
-export function optionsOf(words: readonly string[], stdin: string | undefined, places: Places): CreateOptions {
+export function optionsOf(
+  words: readonly string[],
+  stdin: string | undefined,
+  places: Places,
+): CreateOptions {
   const values = new Map<string, string>();
   let source = '';
   for (let i = 0; i < words.length; i++) {
@@ -39,7 +45,8 @@ export function optionsOf(words: readonly string[], stdin: string | undefined, p
     else if (FLAGS.has(word)) values.set(word, '');
     else values.set(word, words[++i] as string);
   }
-  const number = (name: string, other: number): number => (values.has(name) ? Number(values.get(name)) : other);
+  const number = (name: string, other: number): number =>
+    values.has(name) ? Number(values.get(name)) : other;
   const path = (name: string): string | undefined => {
     const value = values.get(name);
     return value === undefined ? undefined : join(places.work, value.replace(/^bootstrap=/, ''));
@@ -48,7 +55,9 @@ export function optionsOf(words: readonly string[], stdin: string | undefined, p
     source: places.input(source),
     type: (values.get('--type') ?? 'dir-rafs') as SourceType,
     version: number('--fs-version', 6) as 5 | 6,
-    compressor: values.has('--blob-cache-dir') ? 'none' : ((values.get('--compressor') ?? 'zstd') as CompressorName),
+    compressor: values.has('--blob-cache-dir')
+      ? 'none'
+      : ((values.get('--compressor') ?? 'zstd') as CompressorName),
     digester: (values.get('--digester') ?? 'blake3') as DigesterName,
     chunkSize: number('--chunk-size', 0x100000),
     batchSize: number('--batch-size', 0),
@@ -73,7 +82,13 @@ export function optionsOf(words: readonly string[], stdin: string | undefined, p
 
 /** Name of the input tree of a source argument: `$WORK/in/odd` -> `odd`, `$WORK/tar/tiny.tar` -> `tiny.tar`. */
 export function inputName(source: string): { kind: 'dir' | 'tar' | 'gz' | 'other'; name: string } {
-  const kind = source.includes('/in/') ? 'dir' : source.includes('/tar/') ? 'tar' : source.includes('/gz/') ? 'gz' : 'other';
+  const kind = source.includes('/in/')
+    ? 'dir'
+    : source.includes('/tar/')
+      ? 'tar'
+      : source.includes('/gz/')
+        ? 'gz'
+        : 'other';
   return { kind, name: basename(source) };
 }
 

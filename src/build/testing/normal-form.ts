@@ -11,7 +11,13 @@ import { openImage } from '../../format/detect.ts';
 import { BlobFeature, ChunkFlag, S_IFMT, S_IFREG } from '../../format/flags.ts';
 import type { BlobInfo, RafsImage } from '../../format/image.ts';
 import { blobEntry5, extendedBlob5, INODE5_SIZE, inode5, superblock5 } from '../../format/rafs5/layout.ts';
-import { blobRecord6, DEVICE_SLOTS_OFFSET, deviceSlot6, EXTENDED_SUPER_OFFSET, extendedSuper6 } from '../../format/rafs6/layout.ts';
+import {
+  blobRecord6,
+  DEVICE_SLOTS_OFFSET,
+  deviceSlot6,
+  EXTENDED_SUPER_OFFSET,
+  extendedSuper6,
+} from '../../format/rafs6/layout.ts';
 import { Section } from '../../format/toc/layout.ts';
 import { parseToc, decodeSection, findSection, trailingBootstrap, tocTail } from '../../format/toc/reader.ts';
 
@@ -56,7 +62,8 @@ function normalBootstrap5(bytes: Buffer, view: DataView, blobs: readonly BlobInf
     const record = view.getUint32(table + 4 * i, true) * 8;
     const inode = inode5.read(view, record);
     if ((inode.mode & S_IFMT) !== S_IFREG) continue;
-    let chunk = record + INODE5_SIZE + Math.ceil(inode.nameSize / 8) * 8 + Math.ceil(inode.symlinkSize / 8) * 8;
+    let chunk =
+      record + INODE5_SIZE + Math.ceil(inode.nameSize / 8) * 8 + Math.ceil(inode.symlinkSize / 8) * 8;
     if ((inode.flags & 4) !== 0) chunk += 8 + Math.ceil(view.getUint32(chunk, true) / 8) * 8;
     for (let k = 0; k < inode.childCount; k++) maskChunk(view, chunk + k * chunkRecord.size);
   }
@@ -79,7 +86,11 @@ export function embeddedBootstrap(blob: Uint8Array): Uint8Array | undefined {
   const toc = parseToc(tail, blob.length);
   const entry = toc === undefined ? undefined : findSection(toc, Section.bootstrap);
   if (entry !== undefined) {
-    return decodeSection(entry, blob.subarray(entry.compressedOffset, entry.compressedOffset + entry.compressedSize), 1 << 30);
+    return decodeSection(
+      entry,
+      blob.subarray(entry.compressedOffset, entry.compressedOffset + entry.compressedSize),
+      1 << 30,
+    );
   }
   const trailing = trailingBootstrap(tail, blob.length);
   return trailing === undefined ? undefined : blob.subarray(trailing.start, trailing.end);
@@ -95,7 +106,9 @@ export function blobFacts(blob: Uint8Array, image: RafsImage): string[] {
   for (const entry of toc?.entries ?? []) {
     // digests of plain sections stand, those over stored bytes or over the header do not
     const plain = entry.name === Section.digest;
-    facts.push(`toc ${entry.name} ${entry.uncompressedSize} ${plain ? Buffer.from(entry.digest).toString('hex') : ''}`);
+    facts.push(
+      `toc ${entry.name} ${entry.uncompressedSize} ${plain ? Buffer.from(entry.digest).toString('hex') : ''}`,
+    );
   }
   return facts;
 }
@@ -120,7 +133,9 @@ function ciFacts(blob: Uint8Array, info: BlobInfo): string[] {
     const from = batch ? table.batchOffset(i) : 0;
     const chunk = bytes.subarray(from, from + table.uncompressedSize(i));
     const digest = digestOf(info.digester, chunk).toString('hex');
-    facts.push(`chunk ${i} ${table.uncompressedOffset(i)} ${chunk.length} batch ${batch} ${context} ${from} ${digest}`);
+    facts.push(
+      `chunk ${i} ${table.uncompressedOffset(i)} ${chunk.length} batch ${batch} ${context} ${from} ${digest}`,
+    );
   }
   return facts;
 }

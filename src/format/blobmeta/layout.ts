@@ -30,8 +30,12 @@ export const ciEntryV1 = struct('ciEntryV1', {
   size: 16,
   source: 'upstream storage/src/meta/chunk_info_v1.rs, BlobChunkInfoV1Ondisk',
   fields: {
-    uncompressedLow: u32('bits 31-12: uncompressed offset bits 31-12; bits 11-8: (uncompressed size - 1) bits 23-20'),
-    uncompressedHigh: u32('bits 31-12: (uncompressed size - 1) bits 19-0; bits 11-0: uncompressed offset bits 43-32'),
+    uncompressedLow: u32(
+      'bits 31-12: uncompressed offset bits 31-12; bits 11-8: (uncompressed size - 1) bits 23-20',
+    ),
+    uncompressedHigh: u32(
+      'bits 31-12: (uncompressed size - 1) bits 19-0; bits 11-0: uncompressed offset bits 43-32',
+    ),
     compressedLow: u32('compressed offset bits 31-0'),
     compressedHigh: u32(
       'bits 31-12: (compressed size - 1) bits 19-0; bits 11-8: its bits 23-20; bits 7-0: compressed offset bits 39-32',

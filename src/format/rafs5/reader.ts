@@ -144,6 +144,7 @@ export class Rafs5Image implements RafsImage {
     out.uid = field.uid(view, at);
     out.gid = field.gid(view, at);
     out.size = field.size(view, at);
+    out.blocks = field.blocks(view, at);
     out.rdev = field.rdev(view, at);
     out.mtime = field.mtime(view, at);
     out.mtimeNsec = field.mtimeNsec(view, at);

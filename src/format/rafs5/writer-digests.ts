@@ -21,14 +21,20 @@ export function inodeDigests(tree: WriterTree, digester: DigesterName): Buffer {
       case S_IFDIR: {
         const first = (childIndexes[node.index] as number) * DIGEST_SIZE;
         const count = node.children?.length ?? 0;
-        digests.set(count === 0 ? empty : digestOf(digester, digests.subarray(first, first + count * DIGEST_SIZE)), at);
+        digests.set(
+          count === 0 ? empty : digestOf(digester, digests.subarray(first, first + count * DIGEST_SIZE)),
+          at,
+        );
         break;
       }
       case S_IFREG: {
         const { chunks } = node;
         if (chunks.length * DIGEST_SIZE > scratch.length) scratch = Buffer.alloc(chunks.length * DIGEST_SIZE);
         chunks.forEach((chunk, k) => scratch.set(chunk.digest, k * DIGEST_SIZE));
-        digests.set(chunks.length === 0 ? empty : digestOf(digester, scratch.subarray(0, chunks.length * DIGEST_SIZE)), at);
+        digests.set(
+          chunks.length === 0 ? empty : digestOf(digester, scratch.subarray(0, chunks.length * DIGEST_SIZE)),
+          at,
+        );
         break;
       }
       case S_IFLNK:

@@ -27,7 +27,10 @@ function xattrTotal(node: WriterNode): number {
   if (node.xattrs === undefined) return 0;
   for (const [name, value] of node.xattrs) {
     if (value.length > MAX_XATTR_VALUE_V5) {
-      throw new UsageError(`xattr "${name}" has a value of ${value.length} bytes, limit ${MAX_XATTR_VALUE_V5}`, { exitCode: 1 });
+      throw new UsageError(
+        `xattr "${name}" has a value of ${value.length} bytes, limit ${MAX_XATTR_VALUE_V5}`,
+        { exitCode: 1 },
+      );
     }
     total += 4 + name.length + 1 + value.length;
   }
@@ -62,7 +65,10 @@ function encodeBlobTable(blobs: readonly WriterBlob[]): Buffer {
   const parts: Buffer[] = [];
   blobs.forEach((blob, i) => {
     if (i > 0) parts.push(Buffer.of(0));
-    parts.push(blobEntry5.encode({ readaheadOffset: blob.readaheadOffset, readaheadSize: blob.readaheadSize }), Buffer.from(blob.id));
+    parts.push(
+      blobEntry5.encode({ readaheadOffset: blob.readaheadOffset, readaheadSize: blob.readaheadSize }),
+      Buffer.from(blob.id),
+    );
   });
   const table = Buffer.concat(parts);
   return Buffer.concat([table, Buffer.alloc(alignUp(table.length, 8) - table.length)]);
@@ -102,7 +108,10 @@ class RecordWriter {
     const name = nameOf(node);
     const target = node.target ?? Buffer.alloc(0);
     if (target.length > MAX_SYMLINK_V5) {
-      throw new UsageError(`symlink "${name.toString()}" has a target of ${target.length} bytes, limit ${MAX_SYMLINK_V5}`, { exitCode: 1 });
+      throw new UsageError(
+        `symlink "${name.toString()}" has a target of ${target.length} bytes, limit ${MAX_SYMLINK_V5}`,
+        { exitCode: 1 },
+      );
     }
     const total = xattrTotal(node);
     const type = node.mode & S_IFMT;
@@ -117,7 +126,7 @@ class RecordWriter {
       gid: this.#options.explicitUidGid ? node.gid : 0,
       mode: node.mode,
       size,
-      blocks: Math.ceil((size + alignUp(total, 8)) / SECTOR),
+      blocks: node.blocks5 ?? Math.ceil((size + alignUp(total, 8)) / SECTOR),
       flags:
         (type === S_IFLNK ? InodeFlag5.symlink : 0) |
         (node.hardlinkFlag === true ? InodeFlag5.hardlink : 0) |
@@ -162,7 +171,8 @@ function superFlags(tree: WriterTree, options: WriterOptions): number {
   let flags = COMPRESSOR_FLAG[options.compressor];
   flags |= options.digester === 'blake3' ? SuperFlag.hashBlake3 : SuperFlag.hashSha256;
   if (options.explicitUidGid) flags |= SuperFlag.explicitUidGid;
-  if (tree.nodes.some((node) => node.xattrs !== undefined && node.xattrs.size > 0)) flags |= SuperFlag.hasXattr;
+  if (tree.nodes.some((node) => node.xattrs !== undefined && node.xattrs.size > 0))
+    flags |= SuperFlag.hasXattr;
   return flags;
 }
 
@@ -178,7 +188,8 @@ export function encodeBootstrap5(
   options: WriterOptions,
   prefetch: readonly WriterNode[],
 ): Buffer {
-  if (blobs.length > MAX_BLOBS_V5) throw new UsageError(`image has ${blobs.length} blobs, limit ${MAX_BLOBS_V5}`, { exitCode: 1 });
+  if (blobs.length > MAX_BLOBS_V5)
+    throw new UsageError(`image has ${blobs.length} blobs, limit ${MAX_BLOBS_V5}`, { exitCode: 1 });
   const entries = tree.nodes.length;
   const prefetchTable = SUPERBLOCK5_SIZE + alignUp(4 * entries, 8);
   const blobTable = prefetchTable + alignUp(4 * prefetch.length, 8);

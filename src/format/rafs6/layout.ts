@@ -161,7 +161,16 @@ export const dirent6 = struct('dirent6', {
 });
 export type Dirent6 = Infer<typeof dirent6>;
 
-export const FileType6 = { unknown: 0, regular: 1, directory: 2, char: 3, block: 4, fifo: 5, socket: 6, symlink: 7 } as const;
+export const FileType6 = {
+  unknown: 0,
+  regular: 1,
+  directory: 2,
+  char: 3,
+  block: 4,
+  fifo: 5,
+  socket: 6,
+  symlink: 7,
+} as const;
 
 /** Head of the xattr area of an inode. */
 export const xattrHeader6 = struct('xattrHeader6', {
@@ -199,7 +208,8 @@ export const XATTR_PREFIXES6: readonly (string | undefined)[] = [
 /** Address of one chunk of a regular file. */
 export const chunkIndex6 = struct('chunkIndex6', {
   size: 8,
-  source: 'Linux fs/erofs/erofs_fs.h, struct erofs_inode_chunk_index; upstream layout/v6.rs, RafsV6InodeChunkAddr',
+  source:
+    'Linux fs/erofs/erofs_fs.h, struct erofs_inode_chunk_index; upstream layout/v6.rs, RafsV6InodeChunkAddr',
   fields: {
     indexLow: u16('bits 0-15 of the chunk index in the blob'),
     deviceId: u16('low byte: blob index + 1; high byte: bits 16-23 of the chunk index'),

@@ -125,6 +125,7 @@ export class Rafs6Image implements RafsImage {
     out.ino = nid;
     out.mode = this.mode;
     out.size = this.size;
+    out.blocks = Math.ceil(this.size / 512);
     out.rdev = type === S_IFCHR || type === S_IFBLK ? this.blkaddr : 0;
     if (this.extended) {
       out.nlink = ext.nlink(view, at);

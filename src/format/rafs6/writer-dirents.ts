@@ -64,7 +64,8 @@ function entriesOf(dir: WriterNode, parent: WriterNode, nidOf: (node: WriterNode
   const entries: Entry[] = [];
   let dots = 0;
   const dot = (): number => entries.push({ name: DOT, nid: nidOf(dir), fileType: FileType6.directory });
-  const dotdot = (): number => entries.push({ name: DOTDOT, nid: nidOf(parent), fileType: FileType6.directory });
+  const dotdot = (): number =>
+    entries.push({ name: DOTDOT, nid: nidOf(parent), fileType: FileType6.directory });
   for (const child of dir.children ?? []) {
     if (dots === 0 && child.name.compare(DOT) > 0) dots = (dot(), 1);
     if (dots === 1 && child.name.compare(DOTDOT) > 0) dots = (dotdot(), 2);

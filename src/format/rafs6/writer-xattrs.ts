@@ -21,13 +21,20 @@ export function xattrAreaSize(xattrs: Map<string, Buffer> | undefined): number {
   let size = xattrHeader6.size;
   for (const [name, value] of xattrs) {
     const { suffix } = splitName(name);
-    if (suffix.length > MAX_XATTR_NAME) throw new UsageError(`xattr name of ${name.length} bytes, limit ${MAX_XATTR_NAME}`, { exitCode: 1 });
+    if (suffix.length > MAX_XATTR_NAME)
+      throw new UsageError(`xattr name of ${name.length} bytes, limit ${MAX_XATTR_NAME}`, { exitCode: 1 });
     if (value.length > MAX_XATTR_VALUE_V6) {
-      throw new UsageError(`xattr "${name}" has a value of ${value.length} bytes, limit ${MAX_XATTR_VALUE_V6}`, { exitCode: 1 });
+      throw new UsageError(
+        `xattr "${name}" has a value of ${value.length} bytes, limit ${MAX_XATTR_VALUE_V6}`,
+        { exitCode: 1 },
+      );
     }
     size += alignUp(xattrEntry6.size + suffix.length + value.length, 4);
   }
-  if (xattrIcount(size) > MAX_ICOUNT) throw new UsageError(`xattrs of one inode take ${size} bytes, limit ${12 + 4 * (MAX_ICOUNT - 1)}`, { exitCode: 1 });
+  if (xattrIcount(size) > MAX_ICOUNT)
+    throw new UsageError(`xattrs of one inode take ${size} bytes, limit ${12 + 4 * (MAX_ICOUNT - 1)}`, {
+      exitCode: 1,
+    });
   return size;
 }
 

@@ -67,9 +67,12 @@ function placeTree(tree: WriterTree): Places {
     if (type === S_IFLNK) {
       const length = node.target?.length ?? 0;
       if (length === 0 || length > MAX_SYMLINK_V6) {
-        throw new UsageError(`symlink "${node.name.toString()}" has a target of ${length} bytes, a v6 image takes 1 to ${MAX_SYMLINK_V6}`, {
-          exitCode: 1,
-        });
+        throw new UsageError(
+          `symlink "${node.name.toString()}" has a target of ${length} bytes, a v6 image takes 1 to ${MAX_SYMLINK_V6}`,
+          {
+            exitCode: 1,
+          },
+        );
       }
       placeData(node, length);
     } else if (type === S_IFREG) {
@@ -113,7 +116,9 @@ function chunkFormat(node: WriterNode, chunkSize: number): number {
   let size = chunkSize;
   if (node.size > chunkSize && first !== undefined) {
     const contiguous = node.chunks.every(
-      (chunk, i) => chunk.blobIndex === first.blobIndex && chunk.uncompressedOffset === first.uncompressedOffset + i * chunkSize,
+      (chunk, i) =>
+        chunk.blobIndex === first.blobIndex &&
+        chunk.uncompressedOffset === first.uncompressedOffset + i * chunkSize,
     );
     if (contiguous) size = 2 ** Math.ceil(Math.log2(node.size));
   }
@@ -130,7 +135,14 @@ class InodeWriter {
   readonly #options: WriterOptions;
   hasXattr = false;
 
-  constructor(out: Buffer, view: DataView, tree: WriterTree, places: Places, meta: number, options: WriterOptions) {
+  constructor(
+    out: Buffer,
+    view: DataView,
+    tree: WriterTree,
+    places: Places,
+    meta: number,
+    options: WriterOptions,
+  ) {
     this.#out = out;
     this.#view = view;
     this.#tree = tree;
@@ -212,9 +224,16 @@ function writeDevices(view: DataView, blobs: readonly WriterBlob[], fileSize: nu
     position = (mapped + blocks) * BLOCK_SIZE;
     total += blocks;
     if (position / BLOCK_SIZE > MAX_BLOCK_NUMBER) {
-      throw new UsageError(`blobs end at block ${position / BLOCK_SIZE}, a v6 image holds ${MAX_BLOCK_NUMBER}`, { exitCode: 1 });
+      throw new UsageError(
+        `blobs end at block ${position / BLOCK_SIZE}, a v6 image holds ${MAX_BLOCK_NUMBER}`,
+        { exitCode: 1 },
+      );
     }
-    deviceSlot6.write(view, DEVICE_SLOTS_OFFSET + i * deviceSlot6.size, { tag: blob.id, blocks, mappedBlkaddr: mapped });
+    deviceSlot6.write(view, DEVICE_SLOTS_OFFSET + i * deviceSlot6.size, {
+      tag: blob.id,
+      blocks,
+      mappedBlkaddr: mapped,
+    });
   });
   return total;
 }
@@ -250,7 +269,8 @@ function superFlags(blobs: readonly WriterBlob[], options: WriterOptions, hasXat
   flags |= options.digester === 'blake3' ? SuperFlag.hashBlake3 : SuperFlag.hashSha256;
   if (options.explicitUidGid) flags |= SuperFlag.explicitUidGid;
   if (hasXattr || options.alwaysHasXattr === true) flags |= SuperFlag.hasXattr;
-  if (blobs.every((blob) => (blob.features & BlobFeature.inlinedChunkDigest) !== 0)) flags |= SuperFlag.inlinedChunkDigest;
+  if (blobs.every((blob) => (blob.features & BlobFeature.inlinedChunkDigest) !== 0))
+    flags |= SuperFlag.inlinedChunkDigest;
   flags |= options.encrypted === true ? SuperFlag.encryptionAes128Xts : SuperFlag.encryptionNone;
   return flags >>> 0;
 }
@@ -267,7 +287,10 @@ export function encodeBootstrap6(
   options: WriterOptions,
   prefetch: readonly WriterNode[],
 ): Buffer {
-  if (blobs.length > MAX_BLOBS_V6) throw new UsageError(`image has ${blobs.length} blobs, a v6 image holds ${MAX_BLOBS_V6}`, { exitCode: 1 });
+  if (blobs.length > MAX_BLOBS_V6)
+    throw new UsageError(`image has ${blobs.length} blobs, a v6 image holds ${MAX_BLOBS_V6}`, {
+      exitCode: 1,
+    });
   const places = placeTree(tree);
   const hasBlobs = blobs.length > 0;
   const blobTable = alignUp(DEVICE_SLOTS_OFFSET + deviceSlot6.size * blobs.length, BLOCK_SIZE);
@@ -283,7 +306,9 @@ export function encodeBootstrap6(
   const inodes = new InodeWriter(out, view, tree, places, meta, options);
   for (const node of tree.nodes) inodes.write(node);
   if (prefetchSize > 0) {
-    prefetch.forEach((node, i) => view.setUint32(prefetchTable + 4 * i, (places.inode[node.index] as number) / 32, true));
+    prefetch.forEach((node, i) =>
+      view.setUint32(prefetchTable + 4 * i, (places.inode[node.index] as number) / 32, true),
+    );
   }
   chunks.forEach((chunk, i) => writeChunkRecord(view, chunkTable + i * chunkRecord.size, chunk));
   const blocks = writeDevices(view, blobs, fileSize);

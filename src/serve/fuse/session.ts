@@ -169,7 +169,15 @@ export class FuseSession {
     const next: Attached = { index: this.#nextIndex(), generation: ++this.#generation, instance };
     this.#misses.setInstance(next.index, instance);
     this.#attached = next;
-    await this.#tell({ attach: [this.#attachment(next, options)], detach: [], root: next.index });
+    try {
+      await this.#tell({ attach: [this.#attachment(next, options)], detach: [], root: next.index });
+    } catch (error) {
+      // one worker could not open it: nobody shows it
+      this.#attached = old;
+      await this.#tell({ attach: [], detach: [next.index], root: old?.index ?? 0 });
+      this.#misses.setInstance(next.index, undefined);
+      throw error;
+    }
     if (old !== undefined) await this.#retire(old);
     // an empty root may have been seen; without serveOpen nobody has seen anything
     else if (this.#state.minor !== 0) await this.#invalidate([]);
