@@ -23,7 +23,7 @@ import { chunkRecord } from '../format/chunk-record.ts';
 import { openImage } from '../format/detect.ts';
 import { BlobFeature, ChunkFlag } from '../format/flags.ts';
 import type { RafsImage } from '../format/image.ts';
-import { extendedBlob5, inode5, superblock5 } from '../format/rafs5/layout.ts';
+import { extendedBlob5, superblock5 } from '../format/rafs5/layout.ts';
 import {
   blobRecord6,
   DEVICE_SLOTS_OFFSET,

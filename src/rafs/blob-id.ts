@@ -18,7 +18,10 @@ export function idOfBootstrapPath(path: string): string {
  *
  * @param bootstrapPath file the bootstrap came from; undefined: the stored id is used
  */
-export function effectiveBlobId(blob: Pick<BlobInfo, 'id' | 'features'>, bootstrapPath: string | undefined): string {
+export function effectiveBlobId(
+  blob: Pick<BlobInfo, 'id' | 'features'>,
+  bootstrapPath: string | undefined,
+): string {
   if (bootstrapPath === undefined) return blob.id;
   const { features } = blob;
   // the file name says something only about a blob that carried its bootstrap; old builders mark nothing else

@@ -108,7 +108,8 @@ function checkEntry(image: Rafs5Image, entry: Entry, findings: Findings, budget:
   if (((entry.flags & InodeFlag5.symlink) !== 0) !== (type === S_IFLNK))
     findings.add(place, `flags 0x${entry.flags.toString(16)} do not fit mode 0${entry.mode.toString(8)}`);
   if (entry.ino !== entry.index) checkLink(image, entry, findings);
-  for (const xattr of image.xattrs(entry.ino)) budget.spend(xattr.value.length === 0 ? 0 : 1, entry.path);
+  // later links have the xattrs of the first
+  if (entry.ino === entry.index) findings.report.xattrs += [...image.xattrs(entry.ino)].length;
   if (type === S_IFDIR) checkParents(image, entry, findings);
   if (type === S_IFREG) {
     if (entry.ino === entry.index) findings.report.chunks += entry.childCount;

@@ -143,7 +143,8 @@ class TreeCheck6 {
     const { mode, size, mtimeNsec } = this.#attr;
     const type = mode & S_IFMT;
     const blockSize = image.super.blockSize;
-    this.#budget.spend(inode.end - inode.offset, path);
+    // the entries of a directory, inlined or not, are counted when they are read
+    this.#budget.spend((type === S_IFDIR ? inode.bodyEnd : inode.end) - inode.offset, path);
     if (mtimeNsec >= NANOSECONDS) this.#findings.add(place, `mtimeNsec is ${mtimeNsec}`);
     if (inode.layout === InodeLayout6.flatInline && (type === S_IFDIR || type === S_IFLNK)) {
       const lastBlock = Math.floor((inode.end - 1) / blockSize);
@@ -151,8 +152,8 @@ class TreeCheck6 {
         this.#findings.add(place, 'its inlined tail crosses a block boundary: the kernel refuses it');
       }
     }
-    let xattrs = 0;
-    for (const xattr of image.xattrs(nid)) xattrs += xattr.value.length === 0 ? 0 : 1;
+    const xattrs = [...image.xattrs(nid)].length;
+    this.#findings.report.xattrs += xattrs;
     if (xattrs > 0 && !image.super.hasXattr)
       this.#findings.add(place, 'has xattrs, the superblock says there are none');
     if (type === S_IFLNK && image.readlink(nid).includes(0))

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { openImage } from '../format/detect.ts';
+import { encodeBootstrap6 } from '../format/rafs6/writer.ts';
+import type { WriterNode } from '../format/writer-input.ts';
 import { specVector5, specVector6 } from '../format/testing/spec-vectors.ts';
 import { checkImage, requireValid } from './check.ts';
 import { dumpBootstrap } from './dump.ts';
@@ -11,7 +13,7 @@ function patched(bytes: Buffer, patches: [number, string][]): Buffer {
 }
 
 test('checkImage: the vectors are clean', () => {
-  const clean = { problems: [], truncated: false, entries: 5, inodes: 4, chunks: 1 };
+  const clean = { problems: [], truncated: false, entries: 5, inodes: 4, chunks: 1, xattrs: 1 };
   assert.deepEqual(checkImage(openImage(specVector5())), clean);
   assert.deepEqual(checkImage(openImage(specVector6())), clean);
 });
@@ -106,4 +108,51 @@ test('dumpBootstrap: bytes that nothing points to are shown', () => {
   const bytes = patched(specVector6(), [[0x2100, 'abcd']]);
   const lines = [...dumpBootstrap(openImage(bytes))];
   assert.ok(lines.some((line) => line.includes('bytes that nothing points to')));
+});
+
+test('checkImage: an image that is nearly all directory entries is no overlap', () => {
+  const node = (index: number, name: string, mode: number, nlink: number): WriterNode => ({
+    name: Buffer.from(name),
+    mode,
+    uid: 0,
+    gid: 0,
+    mtime: 1,
+    mtimeNsec: 0,
+    size: 0,
+    rdev: 0,
+    chunks: [],
+    index,
+    ino: index,
+    nlink,
+  });
+  // every directory has 14 long names of one file: 3.6 KiB of entries beside 64 bytes of inode
+  const dirs = 60;
+  const names = 14;
+  const root = node(1, '/', 0o040755, 2 + dirs);
+  root.children = Array.from({ length: dirs }, (_, d) => node(2 + d, `dir${100 + d}`, 0o040755, 2));
+  const nodes = [root, ...root.children];
+  const parents = [0, 0, ...root.children.map(() => 1)];
+  for (const dir of root.children) {
+    dir.children = Array.from({ length: names }, (_, i) => {
+      const link = node(nodes.length + 1 + i, `${'n'.repeat(240)}${100 + i}`, 0o100644, dirs * names);
+      link.ino = dirs + 2;
+      return link;
+    });
+    for (const child of dir.children) {
+      nodes.push(child);
+      parents.push(dir.index);
+    }
+  }
+  const childIndexes = Uint32Array.from([0, ...nodes.map((n) => n.children?.[0]?.index ?? 0)]);
+  const tree = { nodes, parents: Uint32Array.from(parents), childIndexes, inodes: dirs + 2 };
+  const options = {
+    chunkSize: 0x10_0000,
+    compressor: 'none',
+    digester: 'sha256',
+    explicitUidGid: true,
+  } as const;
+  const report = checkImage(openImage(encodeBootstrap6(tree, [], options, [])));
+  assert.deepEqual(report.problems, []);
+  assert.equal(report.entries, 1 + dirs + dirs * names);
+  assert.equal(report.inodes, dirs + 2);
 });

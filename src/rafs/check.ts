@@ -28,6 +28,8 @@ export interface CheckReport {
   inodes: number;
   /** references to chunks, counted once per inode */
   chunks: number;
+  /** xattrs, counted once per inode */
+  xattrs: number;
 }
 
 /** Stops a check that has found enough. */
@@ -35,7 +37,14 @@ class TooManyProblems extends Error {}
 
 /** Where the checks of both versions put what they find. */
 export class Findings {
-  readonly report: CheckReport = { problems: [], truncated: false, entries: 0, inodes: 0, chunks: 0 };
+  readonly report: CheckReport = {
+    problems: [],
+    truncated: false,
+    entries: 0,
+    inodes: 0,
+    chunks: 0,
+    xattrs: 0,
+  };
   readonly #limit: number;
 
   constructor(limit: number) {

@@ -48,7 +48,10 @@ export async function readToc(
   if (range.start === range.end) return undefined;
   const toc = parseToc(await read(range.start, range.end), blobSize, expected.tocDigest);
   if (toc === undefined && (expected.tocSize ?? 0) !== 0) {
-    throw new FormatError({ struct: 'toc', offset: range.start }, 'the blob table names a table of contents, the blob has none');
+    throw new FormatError(
+      { struct: 'toc', offset: range.start },
+      'the blob table names a table of contents, the blob has none',
+    );
   }
   return toc;
 }
@@ -72,19 +75,28 @@ export async function loadInlineBootstrap(read: RangeReader, blobSize: number): 
   } else {
     const range = trailingBootstrap(bytes, blobSize);
     if (range === undefined) {
-      throw superblockError({ struct: 'superblock', field: 'magic', offset: 0 }, `neither a bootstrap nor a blob of ${blobSize} bytes that carries one`);
+      throw superblockError(
+        { struct: 'superblock', field: 'magic', offset: 0 },
+        `neither a bootstrap nor a blob of ${blobSize} bytes that carries one`,
+      );
     }
     if (range.end - range.start > MAX_INLINE_BOOTSTRAP) throw tooLarge(range.end - range.start);
     bootstrap = await read(range.start, range.end);
   }
   if (detectVersion(bootstrap) === undefined) {
-    throw superblockError({ struct: 'superblock', field: 'magic', offset: 0 }, `the image.boot section of ${bootstrap.length} bytes is no bootstrap`);
+    throw superblockError(
+      { struct: 'superblock', field: 'magic', offset: 0 },
+      `the image.boot section of ${bootstrap.length} bytes is no bootstrap`,
+    );
   }
   return { bytes: bootstrap, toc };
 }
 
 function tooLarge(size: number): FormatError {
-  return new FormatError({ struct: 'tocEntry', field: 'uncompressedSize' }, `bootstrap of ${size} bytes, at most ${MAX_INLINE_BOOTSTRAP} is allowed`);
+  return new FormatError(
+    { struct: 'tocEntry', field: 'uncompressedSize' },
+    `bootstrap of ${size} bytes, at most ${MAX_INLINE_BOOTSTRAP} is allowed`,
+  );
 }
 
 /**
@@ -92,7 +104,9 @@ function tooLarge(size: number): FormatError {
  *
  * @returns undefined when the blob has none
  */
-export function ciRange(blob: Pick<BlobInfo, 'ciOffset' | 'ciCompressedSize' | 'ciUncompressedSize'>): ByteRange | undefined {
+export function ciRange(
+  blob: Pick<BlobInfo, 'ciOffset' | 'ciCompressedSize' | 'ciUncompressedSize'>,
+): ByteRange | undefined {
   if (blob.ciCompressedSize === 0 || blob.ciUncompressedSize === 0) return undefined;
   return { start: blob.ciOffset, end: blob.ciOffset + blob.ciCompressedSize + CI_HEADER_SIZE };
 }

@@ -44,7 +44,10 @@ export function chunkDataEnd(blob: CiBlob): number {
   const has = (feature: number) => (blob.features & feature) !== 0;
   if (has(BlobFeature.separate) || !has(BlobFeature.capTarToc)) return blob.compressedSize;
   const valid = blob.ciCompressedSize > 0 && blob.ciUncompressedSize > 0;
-  return Math.max(0, (valid ? blob.ciOffset : blob.compressedSize) - (has(BlobFeature.hasTarHeader) ? TRAILER : 0));
+  return Math.max(
+    0,
+    (valid ? blob.ciOffset : blob.compressedSize) - (has(BlobFeature.hasTarHeader) ? TRAILER : 0),
+  );
 }
 
 /**
@@ -56,9 +59,12 @@ export function chunkDataEnd(blob: CiBlob): number {
  */
 export function ciHeaderProblem(header: CiHeader, blob: CiBlob): string | undefined {
   checkCiBlob(blob);
-  const differs = (name: string, found: number, expected: number) => `ciHeader.${name} is ${found}, expected ${expected}`;
-  if (header.magic !== CI_MAGIC) return `ciHeader.magic is 0x${header.magic.toString(16)}, expected 0x${CI_MAGIC.toString(16)}`;
-  if (header.magic2 !== CI_MAGIC) return `ciHeader.magic2 is 0x${header.magic2.toString(16)}, expected 0x${CI_MAGIC.toString(16)}`;
+  const differs = (name: string, found: number, expected: number) =>
+    `ciHeader.${name} is ${found}, expected ${expected}`;
+  if (header.magic !== CI_MAGIC)
+    return `ciHeader.magic is 0x${header.magic.toString(16)}, expected 0x${CI_MAGIC.toString(16)}`;
+  if (header.magic2 !== CI_MAGIC)
+    return `ciHeader.magic2 is 0x${header.magic2.toString(16)}, expected 0x${CI_MAGIC.toString(16)}`;
   if (header.ciEntries !== blob.chunkCount && (blob.features & BlobFeature.isChunkdictGenerated) === 0) {
     return differs('ciEntries', header.ciEntries, blob.chunkCount);
   }
@@ -76,9 +82,14 @@ export function ciHeaderProblem(header: CiHeader, blob: CiBlob): string | undefi
   if (header.ciEntries > MAX_CHUNKS_PER_BLOB || entriesEnd > blob.ciUncompressedSize) {
     return `ciHeader.ciEntries is ${header.ciEntries}, the plain data has ${blob.ciUncompressedSize} bytes`;
   }
-  if (header.ctxCount > 0 && header.ctxOffset !== entriesEnd) return differs('ctxOffset', header.ctxOffset, entriesEnd);
-  if (header.ctxCount > header.ciEntries) return `ciHeader.ctxCount is ${header.ctxCount} for ${header.ciEntries} entries`;
-  if (header.ctxSize < batchContext.size * header.ctxCount || header.ctxOffset + header.ctxSize > blob.ciUncompressedSize) {
+  if (header.ctxCount > 0 && header.ctxOffset !== entriesEnd)
+    return differs('ctxOffset', header.ctxOffset, entriesEnd);
+  if (header.ctxCount > header.ciEntries)
+    return `ciHeader.ctxCount is ${header.ctxCount} for ${header.ciEntries} entries`;
+  if (
+    header.ctxSize < batchContext.size * header.ctxCount ||
+    header.ctxOffset + header.ctxSize > blob.ciUncompressedSize
+  ) {
     return `ciHeader.ctxSize is ${header.ctxSize} for ${header.ctxCount} contexts at ${header.ctxOffset}`;
   }
   return undefined;
@@ -87,16 +98,23 @@ export function ciHeaderProblem(header: CiHeader, blob: CiBlob): string | undefi
 function checkCiBlob(blob: CiBlob): void {
   const { features, chunkCount, ciUncompressedSize: plain } = blob;
   const has = (feature: number) => (features & feature) !== 0;
-  if (has(BlobFeature.zran)) throw new UsageError(`blob ${blob.id} refers to a gzip layer (zran), which is not supported yet`);
-  if (has(BlobFeature.encrypted) || blob.cipher !== 0) throw new UsageError(`blob ${blob.id} is encrypted, which is not supported yet`);
-  const fail = (problem: string) => new FormatError({ struct: 'blobInfo', field: 'ciUncompressedSize' }, problem);
+  if (has(BlobFeature.zran))
+    throw new UsageError(`blob ${blob.id} refers to a gzip layer (zran), which is not supported yet`);
+  if (has(BlobFeature.encrypted) || blob.cipher !== 0)
+    throw new UsageError(`blob ${blob.id} is encrypted, which is not supported yet`);
+  const fail = (problem: string) =>
+    new FormatError({ struct: 'blobInfo', field: 'ciUncompressedSize' }, problem);
   if (chunkCount < 1 || chunkCount > MAX_CHUNKS_PER_BLOB) {
-    throw new FormatError({ struct: 'blobInfo', field: 'chunkCount' }, `is ${chunkCount}, expected 1 to ${MAX_CHUNKS_PER_BLOB}`);
+    throw new FormatError(
+      { struct: 'blobInfo', field: 'chunkCount' },
+      `is ${chunkCount}, expected 1 to ${MAX_CHUNKS_PER_BLOB}`,
+    );
   }
   const second = has(BlobFeature.chunkInfoV2);
   if (has(BlobFeature.batch) && !second) throw fail('batches need entries of version 2');
   if (has(BlobFeature.isChunkdictGenerated) && !second) {
-    if (plain % ciEntryV1.size !== 0 || plain > ciEntryV1.size * MAX_CHUNKS_PER_BLOB) throw fail(`is ${plain}, expected whole entries`);
+    if (plain % ciEntryV1.size !== 0 || plain > ciEntryV1.size * MAX_CHUNKS_PER_BLOB)
+      throw fail(`is ${plain}, expected whole entries`);
     return;
   }
   const entries = (second ? ciEntryV2.size : ciEntryV1.size) * chunkCount;
@@ -133,15 +151,24 @@ export class CiTable {
     this.storedEnd = chunkDataEnd(blob);
     this.plainEnd = alignUp(blob.uncompressedSize, BLOCK);
     this.trusting = (blob.features & BlobFeature.isChunkdictGenerated) !== 0;
-    const end = Math.max(this.entrySize * this.count, this.contextOffset + batchContext.size * this.contextCount);
+    const end = Math.max(
+      this.entrySize * this.count,
+      this.contextOffset + batchContext.size * this.contextCount,
+    );
     if (this.count > MAX_CHUNKS_PER_BLOB || end > plain.length) {
-      throw new FormatError({ struct: 'ciHeader', field: 'ciEntries' }, `entries and contexts end at ${end}, the data at ${plain.length}`);
+      throw new FormatError(
+        { struct: 'ciHeader', field: 'ciEntries' },
+        `entries and contexts end at ${end}, the data at ${plain.length}`,
+      );
     }
   }
 
   private at(index: number): number {
     if (!(index >= 0 && index < this.count)) {
-      throw new FormatError({ struct: `ciEntryV${this.version}` }, `no chunk ${index}, the blob has ${this.count}`);
+      throw new FormatError(
+        { struct: `ciEntryV${this.version}` },
+        `no chunk ${index}, the blob has ${this.count}`,
+      );
     }
     return index * this.entrySize;
   }
@@ -223,7 +250,10 @@ export class CiTable {
 
   private contextAt(context: number): number {
     if (!(context >= 0 && context < this.contextCount)) {
-      throw new FormatError({ struct: 'batchContext' }, `no batch ${context}, the blob has ${this.contextCount}`);
+      throw new FormatError(
+        { struct: 'batchContext' },
+        `no batch ${context}, the blob has ${this.contextCount}`,
+      );
     }
     return this.contextOffset + batchContext.size * context;
   }
@@ -246,30 +276,49 @@ export class CiTable {
     const flags = this.flags(index);
     const size = this.uncompressedSize(index);
     const plainEnd = this.uncompressedOffset(index) + size;
-    if (plainEnd > this.plainEnd) throw fail('uncompressedOffset', `chunk ${index} ends at ${plainEnd}, the blob at ${this.plainEnd}`);
-    if ((flags & CiFlag.zran) !== 0) throw fail('uncompressedSizeFlags', `chunk ${index} has the zran flag in a blob without zran`);
-    if ((flags & CiFlag.encrypted) !== 0) throw fail('uncompressedSizeFlags', `chunk ${index} is encrypted in a plain blob`);
+    if (plainEnd > this.plainEnd)
+      throw fail('uncompressedOffset', `chunk ${index} ends at ${plainEnd}, the blob at ${this.plainEnd}`);
+    if ((flags & CiFlag.zran) !== 0)
+      throw fail('uncompressedSizeFlags', `chunk ${index} has the zran flag in a blob without zran`);
+    if ((flags & CiFlag.encrypted) !== 0)
+      throw fail('uncompressedSizeFlags', `chunk ${index} is encrypted in a plain blob`);
     if ((flags & CiFlag.batch) !== 0) {
       this.checkBatch(index, size, fail);
     } else {
       const stored = this.ownCompressedSize(index);
       if (stored === 0) throw fail('compressedSizeOffset', `chunk ${index} has no stored bytes`);
       if (!this.isCompressed(index) && stored !== size) {
-        throw fail('compressedSizeOffset', `chunk ${index} is not compressed, but stores ${stored} of ${size} bytes`);
+        throw fail(
+          'compressedSizeOffset',
+          `chunk ${index} is not compressed, but stores ${stored} of ${size} bytes`,
+        );
       }
     }
     const storedEnd = this.compressedOffset(index) + this.compressedSize(index);
-    if (storedEnd > this.storedEnd) throw fail('compressedOffsetLow', `chunk ${index} ends at ${storedEnd}, the chunk data at ${this.storedEnd}`);
-    if ((flags & CiFlag.hasCrc32) !== 0 && this.crc32(index) === 0) throw fail('dataLow', `chunk ${index} has a CRC of 0`);
+    if (storedEnd > this.storedEnd)
+      throw fail(
+        'compressedOffsetLow',
+        `chunk ${index} ends at ${storedEnd}, the chunk data at ${this.storedEnd}`,
+      );
+    if ((flags & CiFlag.hasCrc32) !== 0 && this.crc32(index) === 0)
+      throw fail('dataLow', `chunk ${index} has a CRC of 0`);
   }
 
-  private checkBatch(index: number, size: number, fail: (name: string, problem: string) => FormatError): void {
-    if (!this.batched) throw fail('uncompressedSizeFlags', `chunk ${index} is batched in a blob without batches`);
+  private checkBatch(
+    index: number,
+    size: number,
+    fail: (name: string, problem: string) => FormatError,
+  ): void {
+    if (!this.batched)
+      throw fail('uncompressedSizeFlags', `chunk ${index} is batched in a blob without batches`);
     const context = this.batchIndex(index);
     const stored = this.batchCompressedSize(context);
     const plain = this.batchUncompressedSize(context);
     if (stored === 0 || stored > plain || plain > MAX_BATCH_PLAIN) {
-      throw fail('dataHigh', `batch ${context} stores ${stored} of ${plain} bytes, at most ${MAX_BATCH_PLAIN} are allowed`);
+      throw fail(
+        'dataHigh',
+        `batch ${context} stores ${stored} of ${plain} bytes, at most ${MAX_BATCH_PLAIN} are allowed`,
+      );
     }
     const end = this.batchOffset(index) + size;
     if (end > plain) throw fail('dataLow', `chunk ${index} ends at ${end}, its batch at ${plain}`);
@@ -322,7 +371,8 @@ export class CiTable {
  */
 export function openCi(plain: Uint8Array, header: CiHeader, blob: CiBlob): CiTable {
   const problem = ciHeaderProblem(header, blob);
-  if (problem !== undefined) throw new FormatError({ struct: 'ciHeader' }, `does not fit blob ${blob.id}: ${problem}`);
+  if (problem !== undefined)
+    throw new FormatError({ struct: 'ciHeader' }, `does not fit blob ${blob.id}: ${problem}`);
   return new CiTable(plain, header, blob);
 }
 
@@ -340,7 +390,8 @@ export function ciFileSize(blob: CiBlob): number {
 export function openCiFile(bytes: Uint8Array, blob: CiBlob): CiTable | { notReady: string } {
   checkCiBlob(blob);
   const size = ciFileSize(blob);
-  if (bytes.length !== size) throw new FormatError({ struct: 'blobMetaFile' }, `has ${bytes.length} bytes, expected ${size}`);
+  if (bytes.length !== size)
+    throw new FormatError({ struct: 'blobMetaFile' }, `has ${bytes.length} bytes, expected ${size}`);
   const view = viewOf(bytes);
   const start = size - CI_HEADER_SIZE;
   const magic = ciHeader.field.magic(view, start);
@@ -348,5 +399,7 @@ export function openCiFile(bytes: Uint8Array, blob: CiBlob): CiTable | { notRead
   if (magic !== CI_MAGIC) return { notReady: `ciHeader.magic is 0x${magic.toString(16)}` };
   const header = ciHeader.read(view, start);
   const problem = ciHeaderProblem(header, blob);
-  return problem === undefined ? new CiTable(bytes.subarray(0, blob.ciUncompressedSize), header, blob) : { notReady: problem };
+  return problem === undefined
+    ? new CiTable(bytes.subarray(0, blob.ciUncompressedSize), header, blob)
+    : { notReady: problem };
 }

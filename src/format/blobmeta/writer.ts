@@ -34,14 +34,20 @@ export type CiHeaderValues = Omit<CiHeader, 'magic' | 'magic2' | 'reserved'>;
 
 function check(field: string, value: number, least: number, most: number): void {
   if (!Number.isInteger(value) || value < least || value > most) {
-    throw new FormatError({ struct: 'ciEntry', field }, `cannot store ${value}, expected ${least} to ${most}`);
+    throw new FormatError(
+      { struct: 'ciEntry', field },
+      `cannot store ${value}, expected ${least} to ${most}`,
+    );
   }
 }
 
 function checkPlace(chunk: Omit<CiChunkV1, 'compressedSize'>): void {
   check('uncompressedOffset', chunk.uncompressedOffset, 0, MAX_BLOB_UNCOMPRESSED - 1);
   if (chunk.uncompressedOffset % BLOCK !== 0) {
-    throw new FormatError({ struct: 'ciEntry', field: 'uncompressedOffset' }, `${chunk.uncompressedOffset} is not a multiple of ${BLOCK}`);
+    throw new FormatError(
+      { struct: 'ciEntry', field: 'uncompressedOffset' },
+      `${chunk.uncompressedOffset} is not a multiple of ${BLOCK}`,
+    );
   }
   check('uncompressedSize', chunk.uncompressedSize, 1, MAX_SIZE);
   check('compressedOffset', chunk.compressedOffset, 0, MAX_BLOB_COMPRESSED - 1);

@@ -23,8 +23,10 @@ export interface Trailer {
 export function encodeTrailer(name: string, size: number): Buffer {
   const bytes = Buffer.alloc(TRAILER_SIZE);
   const nameBytes = Buffer.from(name, 'latin1');
-  if (nameBytes.length > 100) throw new FormatError({ struct: 'trailer', field: 'name' }, `${name} has more than 100 bytes`);
-  if (!Number.isSafeInteger(size) || size < 0) throw new FormatError({ struct: 'trailer', field: 'size' }, `cannot store ${size}`);
+  if (nameBytes.length > 100)
+    throw new FormatError({ struct: 'trailer', field: 'name' }, `${name} has more than 100 bytes`);
+  if (!Number.isSafeInteger(size) || size < 0)
+    throw new FormatError({ struct: 'trailer', field: 'size' }, `cannot store ${size}`);
   nameBytes.copy(bytes);
   if (size < MAX_OCTAL) bytes.write(size.toString(8).padStart(11, '0'), SIZE_OFFSET, 'latin1');
   else {
@@ -63,6 +65,9 @@ function parseSize(header: Buffer): number | undefined {
     const size = Number(header.readBigUInt64BE(SIZE_OFFSET + 4));
     return Number.isSafeInteger(size) ? size : undefined;
   }
-  const text = header.toString('latin1', SIZE_OFFSET, SIZE_OFFSET + SIZE_LENGTH).replace(/[\0 ]+$/, '').trimStart();
+  const text = header
+    .toString('latin1', SIZE_OFFSET, SIZE_OFFSET + SIZE_LENGTH)
+    .replace(/[\0 ]+$/, '')
+    .trimStart();
   return /^[0-7]{1,12}$/.test(text) ? parseInt(text, 8) : undefined;
 }

@@ -46,7 +46,11 @@ export function tocTail(blobSize: number, tocSize = 0): ByteRange {
       `is ${tocSize}, expected a multiple of ${tocEntry.size} from ${MIN_TOC_SIZE} to ${MAX_TOC_SIZE}`,
     );
   }
-  if (tocSize > blobSize) throw new FormatError({ struct: 'blobInfo', field: 'tocSize' }, `is ${tocSize}, the blob has ${blobSize} bytes`);
+  if (tocSize > blobSize)
+    throw new FormatError(
+      { struct: 'blobInfo', field: 'tocSize' },
+      `is ${tocSize}, the blob has ${blobSize} bytes`,
+    );
   return { start: blobSize - tocSize, end: blobSize };
 }
 
@@ -77,18 +81,23 @@ export function parseToc(tail: Uint8Array, blobSize: number, digest?: Uint8Array
   }
   const view = viewOf(table);
   const entries: TocEntry[] = [];
-  for (let at = 0; at < trailer.size; at += tocEntry.size) entries.push(checkEntry(tocEntry.read(view, at), at, blobSize));
+  for (let at = 0; at < trailer.size; at += tocEntry.size)
+    entries.push(checkEntry(tocEntry.read(view, at), at, blobSize));
   return { entries, digest: found, size: table.length };
 }
 
 function checkEntry(entry: TocEntry, at: number, blobSize: number): TocEntry {
-  const fail = (field: keyof TocEntry, problem: string) => new FormatError({ struct: 'tocEntry', field, offset: at }, problem);
-  const known = entry.flags === TocFlag.none || entry.flags === TocFlag.zstd || entry.flags === TocFlag.lz4Block;
-  if ((entry.flags & ~TOC_FLAG_MASK) !== 0 || !known) throw fail('flags', `0x${entry.flags.toString(16)} names no compression`);
+  const fail = (field: keyof TocEntry, problem: string) =>
+    new FormatError({ struct: 'tocEntry', field, offset: at }, problem);
+  const known =
+    entry.flags === TocFlag.none || entry.flags === TocFlag.zstd || entry.flags === TocFlag.lz4Block;
+  if ((entry.flags & ~TOC_FLAG_MASK) !== 0 || !known)
+    throw fail('flags', `0x${entry.flags.toString(16)} names no compression`);
   if (entry.reserved1 !== 0) throw fail('reserved1', `is ${entry.reserved1}, expected 0`);
   // the offset of image.blob is wrong in old blobs and never used
   const end = (entry.name === Section.blob ? 0 : entry.compressedOffset) + entry.compressedSize;
-  if (end > blobSize) throw fail('compressedOffset', `section ${entry.name} ends at ${end}, the blob at ${blobSize}`);
+  if (end > blobSize)
+    throw fail('compressedOffset', `section ${entry.name} ends at ${end}, the blob at ${blobSize}`);
   return { ...entry, digest: entry.digest.slice() };
 }
 
@@ -107,18 +116,25 @@ export function findSection(toc: Toc, name: string): TocEntry | undefined {
 export function decodeSection(entry: TocEntry, stored: Uint8Array, limit: number): Uint8Array {
   const fail = (field: keyof TocEntry, problem: string) =>
     new FormatError({ struct: 'tocEntry', field }, `${entry.name}: ${problem}`);
-  if (entry.uncompressedSize > limit) throw fail('uncompressedSize', `is ${entry.uncompressedSize}, at most ${limit} is allowed`);
-  if (stored.length !== entry.compressedSize) throw fail('compressedSize', `is ${entry.compressedSize}, ${stored.length} bytes were read`);
+  if (entry.uncompressedSize > limit)
+    throw fail('uncompressedSize', `is ${entry.uncompressedSize}, at most ${limit} is allowed`);
+  if (stored.length !== entry.compressedSize)
+    throw fail('compressedSize', `is ${entry.compressedSize}, ${stored.length} bytes were read`);
   let plain = stored;
   if (entry.flags === TocFlag.zstd) plain = decompress('zstd', stored, entry.uncompressedSize);
   else if (entry.flags === TocFlag.lz4Block) plain = decompress('lz4_block', stored, entry.uncompressedSize);
   else if (entry.compressedSize !== entry.uncompressedSize) {
-    throw fail('uncompressedSize', `is ${entry.uncompressedSize}, but ${entry.compressedSize} bytes are stored uncompressed`);
+    throw fail(
+      'uncompressedSize',
+      `is ${entry.uncompressedSize}, but ${entry.compressedSize} bytes are stored uncompressed`,
+    );
   }
   if (!isZero(entry.digest)) {
     const found = digestOf('sha256', plain);
     if (!found.equals(entry.digest)) {
-      throw new IntegrityError(`section ${entry.name}: digest ${toHex(found)}, expected ${toHex(entry.digest)}`);
+      throw new IntegrityError(
+        `section ${entry.name}: digest ${toHex(found)}, expected ${toHex(entry.digest)}`,
+      );
     }
   }
   return plain;
@@ -136,7 +152,10 @@ export function trailingBootstrap(tail: Uint8Array, blobSize: number): ByteRange
   if (trailer === undefined || trailer.name !== Section.bootstrap) return undefined;
   const end = blobSize - TRAILER_SIZE;
   if (trailer.size > end) {
-    throw new FormatError({ struct: 'trailer', field: 'size' }, `is ${trailer.size}, the blob has ${end} bytes in front of it`);
+    throw new FormatError(
+      { struct: 'trailer', field: 'size' },
+      `is ${trailer.size}, the blob has ${end} bytes in front of it`,
+    );
   }
   return { start: end - trailer.size, end };
 }
