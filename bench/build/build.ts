@@ -128,10 +128,10 @@ export async function benchBuild(context: BenchContext): Promise<Line[]> {
         commands['tar'] = (out) => ['tar', '-C', tree, '-cf', join(out, 'tar'), '.'];
       }
       if (compressor === 'lz4_block' && findProgram('mkfs.erofs') !== undefined) {
-        commands['mkfs.erofs -zlz4'] = (out) => ['mkfs.erofs', '--quiet', '-zlz4', join(out, 'image'), tree];
+        commands['mkfs.erofs'] = (out) => ['mkfs.erofs', '--quiet', '-zlz4', join(out, 'image'), tree];
       }
       if (compressor === 'zstd' && findProgram('zstd') !== undefined) {
-        commands['tar | zstd -3 -T2'] = (out) => [
+        commands['tar'] = (out) => [
           'sh',
           '-c',
           `tar -C "$0" -cf - . | zstd -q -3 -T2 -o "$1"`,
