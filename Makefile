@@ -11,10 +11,11 @@ all: deps
 	tsc -p .
 	$(NODE) tools/bundle.ts
 
-# npm runs on whatever Node the machine has; the Node that runs our code comes with the packages.
+# npm runs on whatever Node the machine has; the Node that runs our code comes with the packages. Not `npm ci`: it refuses
+# the lock file where a mirror lacks the prebuilt package of some other platform; `install` takes what the lock file pins.
 node_modules/.package-lock.json: package.json package-lock.json
 	@command -v npm >/dev/null || { echo "make: npm is missing: install Node.js with npm (Debian: apt-get install npm)" >&2; exit 1; }
-	npm ci --no-audit --no-fund
+	npm install --no-save --no-audit --no-fund --loglevel=error
 	@touch $@
 
 deps: node_modules/.package-lock.json

@@ -16,7 +16,7 @@ import {
 import { join } from 'node:path';
 import { getXattr } from '../../src/native/xattr.ts';
 
-const SECONDS = 2;
+const SECONDS = Number(process.env['LOAD_SECONDS'] ?? 2);
 const FILES = Number(process.env['LOAD_FILES'] ?? 40000);
 
 /** One client's work; returns the number of operations. */

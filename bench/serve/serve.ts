@@ -159,11 +159,7 @@ function collect(all: Collected, what: string, system: string, figure: number, d
 }
 
 /** Our daemon, the peer's and the kernel on one image, caches complete, with the foreign systems behind them. */
-async function systemsFor(
-  context: BenchContext,
-  name: string,
-  tree: string,
-): Promise<{ systems: System[]; caches: string[] }> {
+async function systemsFor(context: BenchContext, name: string, tree: string): Promise<System[]> {
   const image = await buildImage(context, `serve-${name}`, tree, 'lz4_block');
   const work = (system: string): string => join(context.dir, 'work', `serve-${name}-${system}`);
   const systems = [rafsDaemon('ours', image, work('ours'))];
@@ -171,11 +167,10 @@ async function systemsFor(
   if (peer !== undefined) systems.push(rafsDaemon('Rust', image, work('rust'), peer));
   for (const system of ['ours', 'rust']) rmSync(work(system), { recursive: true, force: true });
   for (const system of systems) await fill(system);
-  const caches = systems.map((system) => join(work(system.name === 'ours' ? 'ours' : 'rust'), 'cache'));
-  const kernel = kernelErofs(image, caches[0] ?? '', work('kernel'));
+  const kernel = kernelErofs(image, join(work('ours'), 'cache'), work('kernel'));
   if (kernel !== undefined) systems.push(kernel);
   systems.push(...(await foreignSystems(context, name, tree)));
-  return { systems, caches };
+  return systems;
 }
 
 function toLine(all: Collected, what: string, unit: string, ratio: number): Line {
@@ -206,9 +201,10 @@ export async function benchServe(context: BenchContext): Promise<Line[]> {
   writeFileSync(list.dirs, [...new Set(files.map((path) => dirname(path)))].join('\n'));
   const small = await systemsFor(context, 'many', many);
   for (let round = 0; round < context.rounds; round++) {
-    for (const system of small.systems) {
+    for (const system of small) {
+      if (round > 0 && system.slow === true) continue;
       context.note(`serve: small files, round ${round + 1} of ${context.rounds}, ${system.name}`);
-      for (const cache of small.caches) await warmFiles(cache);
+      await warmFiles(system.data);
       const running = await system.start();
       try {
         for (const line of METADATA) {
@@ -226,9 +222,10 @@ export async function benchServe(context: BenchContext): Promise<Line[]> {
   const names = relativeFiles(large);
   const big = await systemsFor(context, 'large', large);
   for (let round = 0; round < context.rounds; round++) {
-    for (const system of big.systems) {
+    for (const system of big) {
+      if (round > 0 && system.slow === true) continue;
       context.note(`serve: large files, round ${round + 1} of ${context.rounds}, ${system.name}`);
-      for (const cache of big.caches) await warmFiles(cache);
+      await warmFiles(system.data);
       const running = await system.start();
       try {
         for (const line of READS) {

@@ -1,7 +1,15 @@
 // Everything that can serve the same tree, started and stopped the same way: our daemon, upstream's, the kernel's EROFS,
 // ext4 on a loop device, erofsfuse, squashfuse. What is not installed is left out.
 import { spawnSync } from 'node:child_process';
-import { createReadStream, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  createReadStream,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { localConfig, startDaemon } from '../../test/support/daemon.ts';
 import { mountErofs, requireErofs } from '../../test/support/kernel-erofs.ts';
@@ -22,13 +30,18 @@ export interface Running {
 /** A way to serve a tree. */
 export interface System {
   name: string;
+  /** where its data lies: read before each round, so that all systems start from the page cache */
+  data: string;
+  /** so slow that one round must do */
+  slow?: boolean;
   start(): Promise<Running>;
 }
 
-/** Pages of the cache files are in the page cache afterwards: what "complete cache" means in the figures. */
-export async function warmFiles(dir: string): Promise<void> {
-  for (const name of readdirSync(dir)) {
-    for await (const piece of createReadStream(join(dir, name), { highWaterMark: 1 << 20 })) void piece;
+/** Read a file, or all files of a folder, so that their pages are in the page cache: what "complete cache" means in the figures. */
+export async function warmFiles(path: string): Promise<void> {
+  const files = statSync(path).isDirectory() ? readdirSync(path).map((name) => join(path, name)) : [path];
+  for (const file of files) {
+    for await (const piece of createReadStream(file, { highWaterMark: 1 << 20 })) void piece;
   }
 }
 
@@ -43,6 +56,7 @@ function freshDir(path: string): string {
 export function rafsDaemon(name: string, image: RafsImage, work: string, command?: string[]): System {
   return {
     name,
+    data: join(work, 'cache'),
     start: async () => {
       const daemon = await startDaemon({
         workDir: work,
@@ -79,6 +93,7 @@ export function kernelErofs(image: RafsImage, cache: string, work: string): Syst
   if (requireErofs() !== false) return undefined;
   return {
     name: 'kernel EROFS',
+    data: cache,
     start: async () => {
       const root = freshDir(join(work, 'mnt'));
       mountErofs(
@@ -96,9 +111,10 @@ function dataFile(cache: string, id: string): string {
   return existsSync(path) ? path : join(cache, `${id}.data`);
 }
 
-function mounted(name: string, work: string, command: (root: string) => string[]): System {
+function mounted(name: string, data: string, work: string, command: (root: string) => string[]): System {
   return {
     name,
+    data,
     start: async () => {
       const root = freshDir(join(work, 'mnt'));
       const [file = '', ...args] = command(root);
@@ -140,7 +156,7 @@ export async function foreignSystems(context: BenchContext, name: string, tree: 
     `${blocks}M`,
   ]);
   if (ext4 !== undefined)
-    systems.push(mounted('ext4', work('ext4'), (root) => ['mount', '-o', 'loop,ro', ext4, root]));
+    systems.push(mounted('ext4', ext4, work('ext4'), (root) => ['mount', '-o', 'loop,ro', ext4, root]));
   const squashfs = await foreignImage(context, 'mksquashfs', `${name}.squashfs`, (out) => [
     'mksquashfs',
     tree,
@@ -153,7 +169,10 @@ export async function foreignSystems(context: BenchContext, name: string, tree: 
     '3',
   ]);
   if (squashfs !== undefined && findProgram('squashfuse') !== undefined) {
-    systems.push(mounted('squashfuse', work('squashfuse'), (root) => ['squashfuse', squashfs, root]));
+    systems.push({
+      ...mounted('squashfuse', squashfs, work('squashfuse'), (root) => ['squashfuse', squashfs, root]),
+      slow: true,
+    });
   }
   const erofs = await foreignImage(context, 'mkfs.erofs', `${name}.erofs`, (out) => [
     'mkfs.erofs',
@@ -162,7 +181,10 @@ export async function foreignSystems(context: BenchContext, name: string, tree: 
     tree,
   ]);
   if (erofs !== undefined && findProgram('erofsfuse') !== undefined) {
-    systems.push(mounted('erofsfuse', work('erofsfuse'), (root) => ['erofsfuse', erofs, root]));
+    systems.push({
+      ...mounted('erofsfuse', erofs, work('erofsfuse'), (root) => ['erofsfuse', erofs, root]),
+      slow: true,
+    });
   }
   return systems;
 }

@@ -77,6 +77,41 @@ export class BackendError extends NydusError {
   }
 }
 
+/** What one answer of a registry says. */
+export interface RegistryAnswer {
+  method: string;
+  /** without user info; signatures and tokens of its query are blanked */
+  url: string;
+  /** 0 when there was no answer */
+  status: number;
+  /** code list of the answer, such as `MANIFEST_UNKNOWN` */
+  codes: readonly string[];
+}
+
+/** A registry refused, failed or answered what cannot be right. Never holds credentials. */
+export class RegistryError extends NydusError {
+  readonly answer: RegistryAnswer;
+  /** true when the same request may succeed later */
+  readonly retryable: boolean;
+  /** the peer speaks HTTP where HTTPS was tried, or refuses connections there */
+  readonly speaksHttp: boolean;
+
+  constructor(
+    answer: RegistryAnswer,
+    problem: string,
+    options: NydusErrorOptions & { retryable?: boolean; speaksHttp?: boolean } = {},
+  ) {
+    super('ERR_NYDUS_REGISTRY', 'EIO', `${answer.method} ${answer.url}: ${problem}`, options);
+    this.answer = answer;
+    this.retryable = options.retryable ?? false;
+    this.speaksHttp = options.speaksHttp ?? false;
+  }
+
+  get status(): number {
+    return this.answer.status;
+  }
+}
+
 /** The request cannot be served as asked. */
 export class UsageError extends NydusError {
   /** process exit status; 2 unless the spec lists another one for this mistake */

@@ -59,3 +59,14 @@ export const MAX_TAR_NAME = 256;
 
 /** Highest RLIMIT_NOFILE the daemon asks for (nydusd 2.1). */
 export const MAX_NOFILE = 1_000_000;
+
+/** One manifest or index of a registry: what registries accept (OCI distribution spec 1.1, "Pushing Manifests"). */
+export const MAX_MANIFEST_SIZE = 4 * MIB;
+/** Token answers, error lists, tag lists and pages of referrers of a registry. */
+export const MAX_REGISTRY_JSON = 4 * MIB;
+/** Body of an error answer that is looked at. */
+export const MAX_ERROR_BODY = 16 * KIB;
+/** Redirects that are followed for one request to a registry. */
+export const MAX_REDIRECTS = 5;
+/** Pages of a list that a registry may answer. */
+export const MAX_LIST_PAGES = 1000;

@@ -20,18 +20,37 @@ export function temporaryName(path: string): string {
   return join(dirname(path), `.${basename(path)}.${process.pid}-${randomBytes(6).toString('hex')}.tmp`);
 }
 
+/**
+ * Bytes of one write call. A larger one makes the page cache ask for folios of several MiB, and where memory is
+ * fragmented the kernel then compacts it first: 4 MiB writes went at 0.2 to 0.4 GB/s, these at 3 GB/s.
+ */
+const WRITE_SIZE = 512 * 1024;
+/** Buffers of one write call; IOV_MAX is 1024. */
+const WRITE_PARTS = 512;
+
 /** Write all bytes of all parts, also where a write is short. */
 export async function writeParts(file: FileHandle, parts: readonly Uint8Array[]): Promise<void> {
-  let rest = parts.filter((part) => part.length > 0);
-  while (rest.length > 0) {
-    const batch = rest.slice(0, 512);
-    let { bytesWritten } = await file.writev(batch);
-    let done = 0;
-    for (; done < batch.length && bytesWritten >= (batch[done] as Uint8Array).length; done++) {
-      bytesWritten -= (batch[done] as Uint8Array).length;
+  let index = 0;
+  /** bytes of `parts[index]` that are written */
+  let done = 0;
+  while (index < parts.length) {
+    const batch: Uint8Array[] = [];
+    let size = 0;
+    for (let i = index, from = done; i < parts.length && size < WRITE_SIZE && batch.length < WRITE_PARTS; i++) {
+      const part = parts[i] as Uint8Array;
+      const length = Math.min(part.length - from, WRITE_SIZE - size);
+      if (length > 0) batch.push(length === part.length ? part : part.subarray(from, from + length));
+      size += length;
+      from = 0;
     }
-    rest = rest.slice(done);
-    if (bytesWritten > 0 && rest[0] !== undefined) rest[0] = rest[0].subarray(bytesWritten);
+    if (size === 0) return;
+    const first = batch[0] as Uint8Array;
+    const { bytesWritten } = batch.length === 1 ? await file.write(first) : await file.writev(batch);
+    for (done += bytesWritten; index < parts.length; index++) {
+      const { length } = parts[index] as Uint8Array;
+      if (done < length) break;
+      done -= length;
+    }
   }
 }
 

@@ -1,7 +1,7 @@
 // Chunk dictionary: the chunks of another image that a build may refer to instead of storing them again.
 // Source: rafs-metadata.md 6.5, blob-and-cache.md 16.1, 16.3-16.5.
 import { readFileSync } from 'node:fs';
-import { FormatError, UsageError } from '../base/errors.ts';
+import { FormatError, messageOf, UsageError } from '../base/errors.ts';
 import { viewOf } from '../base/bytes.ts';
 import type { DigesterName } from '../codec/algorithms.ts';
 import { chunkRecord } from '../format/chunk-record.ts';
@@ -9,6 +9,7 @@ import { openImage } from '../format/detect.ts';
 import type { RafsImage } from '../format/image.ts';
 import { EXTENDED_SUPER_OFFSET, extendedSuper6 } from '../format/rafs6/layout.ts';
 import type { TreeBlob, TreeChunk, TreeNode } from '../tree/node.ts';
+import { checkTraits, traitsOf, type ImageTraits } from './compatibility.ts';
 import { importBlob } from './import-blob.ts';
 import { unreadable } from './merge-source.ts';
 import { loadBlobs, loadImage, readChunk } from './load-image.ts';
@@ -134,4 +135,35 @@ export function openDictionary(path: string): RafsImage {
     });
   }
   return openImage(bytes, { dictionary: true });
+}
+
+/** A dictionary that a build cannot use. It is told for itself: nothing was built yet. */
+export class DictionaryError extends UsageError {
+  constructor(message: string, cause?: unknown) {
+    super(message, cause === undefined ? { exitCode: 1 } : { exitCode: 1, cause });
+  }
+}
+
+/**
+ * Bootstrap of the dictionary of a build.
+ *
+ * @param traits of the image to build; any compressor will do for the dictionary
+ * @throws DictionaryError in upstream's words
+ */
+export function openBuildDictionary(path: string, traits: ImageTraits): RafsImage {
+  let image: RafsImage;
+  try {
+    image = openDictionary(path);
+  } catch (error) {
+    let cause: unknown = error;
+    while (cause instanceof UsageError && cause.cause !== undefined) cause = cause.cause;
+    throw new DictionaryError(`failed to open bootstrap file "${path}"`, cause);
+  }
+  const { compressor } = image.super;
+  try {
+    checkTraits({ ...traits, compressor }, traitsOf(image));
+  } catch (error) {
+    throw new DictionaryError(messageOf(error));
+  }
+  return image;
 }

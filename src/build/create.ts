@@ -16,28 +16,24 @@ import {
   addTreeChunks,
   chunkDictionary,
   ChunkIndex,
-  openDictionary,
+  openBuildDictionary,
   parseChunkDictArgument,
   type ChunkDictionary,
 } from './chunk-dict.ts';
 import { ChunkStore } from './chunk-store.ts';
 import { CiBuilder } from './ci-builder.ts';
 import { checkTraits, traitsOf } from './compatibility.ts';
+import { readAll, storeFiles, storeWhileReading, type DataRun } from './directory-data.ts';
 import { importBlob } from './import-blob.ts';
 import { loadImage } from './load-image.ts';
 import { numberTree, type NumberedTree } from './numbering.ts';
-import type { BuildContext, BuildProgress, BuildResult, CreateOptions } from './options.ts';
+import type { BuildContext, BuildResult, CreateOptions } from './options.ts';
 import { overlay } from './overlay.ts';
 import { WorkerPool } from './pool.ts';
+import { ProgressMeter } from './progress-meter.ts';
 import { storageOrder } from './prefetch-table.ts';
-import { scanDirectory } from './source-dir.ts';
+import { openScan } from './source-dir.ts';
 import { readTarTree } from './source-tar.ts';
-
-/** Source data, and files, from which workers are worth their start: about 30 ms of one core. */
-const WORKERS_FROM_BYTES = 8 * 1024 * 1024;
-const WORKERS_FROM_FILES = 2000;
-/** Smallest time between two progress calls. */
-const PROGRESS_MS = 50;
 
 function newRow(options: CreateOptions): TreeBlob {
   return {
@@ -62,34 +58,6 @@ function newRow(options: CreateOptions): TreeBlob {
     readaheadOffset: 0,
     readaheadSize: 0,
   };
-}
-
-/** Calls the progress function at most every PROGRESS_MS. */
-class ProgressMeter {
-  readonly #report: (event: BuildProgress) => void;
-  #last = 0;
-  files = 0;
-  bytes = 0;
-  totalFiles = 0;
-  totalBytes = 0;
-
-  constructor(report: (event: BuildProgress) => void) {
-    this.#report = report;
-  }
-
-  add(files: number, bytes: number): void {
-    this.files += files;
-    this.bytes += bytes;
-    const now = performance.now();
-    if (now - this.#last < PROGRESS_MS) return;
-    this.#last = now;
-    this.phase('data');
-  }
-
-  phase(phase: BuildProgress['phase']): void {
-    const { files, totalFiles, bytes, totalBytes } = this;
-    this.#report({ phase, files, totalFiles, bytes, totalBytes });
-  }
 }
 
 /** One build: everything that must be closed or removed when it fails. */
@@ -216,15 +184,14 @@ class Build {
     if (chunkDict !== undefined) {
       const path = parseChunkDictArgument(chunkDict);
       this.#dictionary = await this.#trace.measure('import_chunk_dict', () => {
-        const image = openDictionary(path);
-        checkTraits(traitsOf(image), { ...traits, compressor: image.super.compressor });
+        const image = openBuildDictionary(path, traits);
         return chunkDictionary(image, path, digester);
       });
     }
     if (parentBootstrap !== undefined) {
       const opened = openBootstrap(parentBootstrap);
       try {
-        checkTraits(traitsOf(opened.image), traits);
+        checkTraits(traits, traitsOf(opened.image));
         const { root, blobs } = await this.#trace.measure('load_tree_from_bootstrap', () =>
           loadImage(opened.image, 0),
         );
@@ -297,9 +264,14 @@ class Build {
       });
       return this.#trace.measure('build_bootstrap', () => numberTree(this.#overParent(upper)));
     }
-    const scanned = await this.#trace.measure('build_tree', () =>
-      this.#trace.measure('load_from_directory', () =>
-        scanDirectory(
+    const patterns = options.prefetchPolicy === 'none' ? [] : options.prefetchPatterns;
+    const { signal } = this.#context;
+    const run: DataRun = { store, pool: this.#pool, meter: this.#meter, signal };
+    // over a parent, or with files that go to the front, the order of storing is known only when all is read
+    const atOnce = this.#parent === undefined && patterns.length === 0;
+    const scan = await this.#trace.measure('build_tree', () =>
+      this.#trace.measure('load_from_directory', async () => {
+        const opened = openScan(
           options.source,
           {
             version: options.version,
@@ -308,17 +280,21 @@ class Build {
             layer,
           },
           this.#context,
-        ),
-      ),
+        );
+        if (atOnce) await storeWhileReading(opened, run);
+        else readAll(opened, run);
+        return opened;
+      }),
     );
-    this.#trace.events['load_from_directory'] = scanned.entries - 1;
-    this.#meter.totalFiles = scanned.entries;
-    this.#meter.totalBytes = scanned.dataBytes;
-    if (scanned.dataBytes >= WORKERS_FROM_BYTES || scanned.entries >= WORKERS_FROM_FILES) this.#pool.start();
+    this.#trace.events['load_from_directory'] = scan.entries - 1;
+    if (atOnce) {
+      await this.#trace.measure('dump_blob', () => store.finish());
+      return this.#trace.measure('build_bootstrap', () => numberTree(scan.root));
+    }
     const numbered = await this.#trace.measure('build_bootstrap', () =>
-      numberTree(this.#overParent(scanned.root)),
+      numberTree(this.#overParent(scan.root)),
     );
-    await this.#trace.measure('dump_blob', () => this.#storeFiles(store, numbered, table));
+    await this.#trace.measure('dump_blob', () => this.#storeNumbered(run, numbered, table, patterns));
     return numbered;
   }
 
@@ -326,20 +302,17 @@ class Build {
     return this.#parent === undefined ? upper : overlay(this.#parent.root, upper, this.#options.whiteoutSpec);
   }
 
-  async #storeFiles(store: ChunkStore, numbered: NumberedTree, table: BlobTable): Promise<void> {
-    const options = this.#options;
-    const patterns = options.prefetchPolicy === 'none' ? [] : options.prefetchPatterns;
+  async #storeNumbered(
+    run: DataRun,
+    numbered: NumberedTree,
+    table: BlobTable,
+    patterns: readonly string[],
+  ): Promise<void> {
     const root = numbered.nodes[0] as TreeNode;
     const { files, prefetched } = storageOrder(root, numbered.nodes, numbered.parents, patterns);
-    for (const file of files) {
-      const wait = store.addPath(file);
-      if (wait !== undefined) {
-        await wait;
-        this.#context.signal.throwIfAborted();
-      }
-    }
-    await store.finish();
-    if (options.prefetchPolicy === 'blob')
+    await storeFiles(files, run);
+    await run.store.finish();
+    if (this.#options.prefetchPolicy === 'blob')
       this.#row.readaheadSize = this.#prefetchSize(files.slice(0, prefetched), table);
   }
 

@@ -5,8 +5,7 @@ import { FormatError, messageOf, UsageError } from '../base/errors.ts';
 import { openImage } from '../format/detect.ts';
 import type { RafsImage } from '../format/image.ts';
 import { superblockError } from '../format/super-flags.ts';
-import { parseToc, tocTail, trailingBootstrap } from '../format/toc/reader.ts';
-import { loadInlineBootstrap, MAX_INLINE_BOOTSTRAP } from '../rafs/open-inline.ts';
+import { carriesBootstrap, loadInlineBootstrap, MAX_INLINE_BOOTSTRAP } from '../rafs/open-inline.ts';
 
 export interface MergeSource {
   path: string;
@@ -28,18 +27,10 @@ async function readRange(file: FileHandle, start: number, end: number): Promise<
   return bytes;
 }
 
-/** True when the file ends like a blob with a bootstrap inside. A blob without data also begins like one. */
-async function isInline(file: FileHandle, size: number): Promise<boolean> {
-  const range = tocTail(size);
-  if (range.start === range.end) return false;
-  const tail = await readRange(file, range.start, range.end);
-  return parseToc(tail, size) !== undefined || trailingBootstrap(tail, size) !== undefined;
-}
-
 async function readImage(file: FileHandle): Promise<RafsImage> {
   const { size } = await file.stat();
   const read = (start: number, end: number): Promise<Buffer> => readRange(file, start, end);
-  if (await isInline(file, size)) return openImage((await loadInlineBootstrap(read, size)).bytes);
+  if (await carriesBootstrap(read, size)) return openImage((await loadInlineBootstrap(read, size)).bytes);
   if (size > MAX_INLINE_BOOTSTRAP) {
     throw superblockError(
       { struct: 'superblock' },

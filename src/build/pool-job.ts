@@ -23,7 +23,7 @@ const DIGEST_AT = 16;
 export const MAX_JOB_CHUNKS = 2048;
 const RECORDS_SIZE = RECORD_SIZE * MAX_JOB_CHUNKS;
 /** Data of a job: large enough that a message costs nothing beside the work, small enough for flat memory. */
-const JOB_DATA = 4 * 1024 * 1024;
+const JOB_DATA = 2 * 1024 * 1024;
 
 /** Data bytes that fit into one job. */
 export function jobCapacity(chunkSize: number): number {

@@ -121,6 +121,8 @@ class Scanner {
       node.size = stat.size;
       node.sourcePath = this.#path.copy();
       node.sourceIno = this.#identity(stat);
+      // until the tree is numbered: what the host counts
+      node.nlink = stat.nlink;
     } else {
       node.sourceIno = this.#nextIno++;
       if (type === S_IFLNK) this.#readTarget(node);
@@ -197,6 +199,7 @@ class Scanner {
       handle.close();
     }
     children.sort(compareByName);
+    directories.sort((a, b) => compareByName(a.node, b.node));
     dir.children = children;
     dir.dirSize5 = directorySize5(children);
     return directories;
@@ -208,7 +211,8 @@ class Scanner {
     return kind !== 'none' && kind !== 'overlayfs-opaque';
   }
 
-  scan(source: string): TreeNode {
+  /** The root, and where its children are looked for. */
+  root(source: string): { node: TreeNode; prefix: Buffer } {
     const path = Buffer.from(source);
     this.#path.join(path);
     const root = this.#node(Buffer.alloc(0));
@@ -225,27 +229,63 @@ class Scanner {
     root.size = 0;
     root.mtime = 0;
     root.mtimeNsec = 0;
-    const stack: { node: TreeNode; prefix: Buffer }[] = [
-      { node: root, prefix: source.endsWith('/') ? path : Buffer.concat([path, SLASH]) },
-    ];
-    for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
-      for (const child of this.#children(top.node, top.prefix)) stack.push(child);
+    return { node: root, prefix: source.endsWith('/') ? path : Buffer.concat([path, SLASH]) };
+  }
+
+  /** Read all directories, in the order in which the numbering walk enters them. */
+  *directories(top: { node: TreeNode; prefix: Buffer }): Generator<readonly TreeNode[], void> {
+    const stack = [top];
+    for (let dir = stack.pop(); dir !== undefined; dir = stack.pop()) {
+      const below = this.#children(dir.node, dir.prefix);
+      yield dir.node.children ?? [];
+      for (let i = below.length - 1; i >= 0; i--) stack.push(below[i] as { node: TreeNode; prefix: Buffer });
     }
     this.#report();
-    return root;
   }
 }
 
 const SLASH = Buffer.from('/');
 
+/** A directory that is being read; what is known grows with each step. */
+export interface DirectoryScan {
+  readonly root: TreeNode;
+  /** entries so far, the root included */
+  readonly entries: number;
+  /** bytes of the regular files so far, a hard-linked one counted once */
+  readonly dataBytes: number;
+  /**
+   * Reads one directory for each step and gives its children. They come in the order of the entry numbers, so that data
+   * may be stored while the scan goes on.
+   */
+  steps(): Generator<readonly TreeNode[], void>;
+}
+
 /**
- * Read a directory and everything below it, links not followed. A path that vanishes meanwhile is an error.
+ * Start reading a directory and everything below it, links not followed. A path that vanishes meanwhile is an error.
  * The root's mtime is 0, as every directory conversion has it (rafs-metadata 5.3).
  *
- * @throws UsageError exit 1  not a directory, an xattr an image cannot hold, a path longer than the kernel takes
+ * @throws UsageError exit 1  not a directory, an xattr an image cannot hold, a path longer than the kernel takes; also
+ *   while the steps are taken
  */
-export function scanDirectory(source: string, options: ScanOptions, context: BuildContext): ScanResult {
+export function openScan(source: string, options: ScanOptions, context: BuildContext): DirectoryScan {
   const scanner = new Scanner(options, context);
-  const root = scanner.scan(source);
-  return { root, entries: scanner.entries, dataBytes: scanner.dataBytes };
+  const top = scanner.root(source);
+  return {
+    root: top.node,
+    get entries() {
+      return scanner.entries;
+    },
+    get dataBytes() {
+      return scanner.dataBytes;
+    },
+    steps: () => scanner.directories(top),
+  };
+}
+
+/** Read a directory and everything below it at once; see `openScan`. */
+export function scanDirectory(source: string, options: ScanOptions, context: BuildContext): ScanResult {
+  const scan = openScan(source, options, context);
+  const steps = scan.steps();
+  while (steps.next().done !== true);
+  return { root: scan.root, entries: scan.entries, dataBytes: scan.dataBytes };
 }

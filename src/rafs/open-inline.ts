@@ -57,6 +57,19 @@ export async function readToc(
 }
 
 /**
+ * Whether a file ends like a blob that carries its bootstrap. Its first bytes do not tell: a blob without data begins
+ * with its bootstrap, as a bare one does.
+ */
+export async function carriesBootstrap(read: RangeReader, size: number): Promise<boolean> {
+  const range = tocTail(size);
+  if (range.start === range.end) return false;
+  const tail = await read(range.start, range.end);
+  const toc = parseToc(tail, size);
+  if (toc !== undefined) return findSection(toc, Section.bootstrap) !== undefined;
+  return trailingBootstrap(tail, size) !== undefined;
+}
+
+/**
  * Load the bootstrap out of a blob, with or without a table of contents, raw or compressed.
  *
  * @throws FormatError    `invalid RAFS superblock: ...` when the blob carries none

@@ -15,8 +15,11 @@ const POLL_MS = 1;
 /** A reader that did not move for this long has stopped. */
 const QUIET_MS = 100;
 
+/** What read-ahead needs of a blob cache. */
+export type AheadCache = Pick<BlobCache, 'map' | 'table' | 'isMissing' | 'prefetch'>;
+
 export class ReadAhead {
-  readonly #cache: BlobCache;
+  readonly #cache: AheadCache;
   readonly #positions: Int32Array;
   readonly #blobIndex: number;
   /** chunk after those that the last miss brought; a miss there means reading in order */
@@ -25,7 +28,7 @@ export class ReadAhead {
   #stopped = false;
 
   /** @param positions chunk read last by blob index, kept by LocalReader */
-  constructor(cache: BlobCache, positions: Int32Array, blobIndex: number) {
+  constructor(cache: AheadCache, positions: Int32Array, blobIndex: number) {
     this.#cache = cache;
     this.#positions = positions;
     this.#blobIndex = blobIndex;

@@ -4,6 +4,7 @@ import { allocateMemory } from '../native/memory.ts';
 import { getxattrIn, inHeader } from './protocol.ts';
 
 const MAX_NAME_BYTES = 255;
+const PAGE = 4096;
 
 /** Views of a name field at a fixed offset, one per length. */
 export class NameViews {
@@ -41,9 +42,14 @@ export class MessageBuffer {
     this.xattrNames = new NameViews(bytes, inHeader.size + getxattrIn.size);
   }
 
-  /** A buffer that system calls can address. It lives as long as the process. */
-  static allocate(size: number): MessageBuffer {
-    const memory = allocateMemory(size);
-    return new MessageBuffer(memory.bytes, memory.address);
+  /**
+   * A buffer that system calls can address. It lives as long as the process.
+   *
+   * @param head length of a header; what follows it begins on a page, so that copies of data need not straddle two
+   */
+  static allocate(size: number, head = 0): MessageBuffer {
+    const lead = head === 0 ? 0 : PAGE - head;
+    const memory = allocateMemory(lead + size);
+    return new MessageBuffer(memory.bytes.subarray(lead), memory.address + lead);
   }
 }

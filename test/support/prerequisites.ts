@@ -40,6 +40,11 @@ export function requireRoot(): string | false {
 /** Value for `skip` of a test that mounts with FUSE. */
 export function requireFuse(): string | false {
   if (!existsSync('/dev/fuse')) return missing('no /dev/fuse: load the fuse module');
+  try {
+    accessSync('/dev/fuse', constants.R_OK | constants.W_OK);
+  } catch {
+    return missing('/dev/fuse may not be opened: chmod 666 /dev/fuse');
+  }
   if (process.getuid?.() !== 0 && findProgram('fusermount3') === undefined) {
     return missing('not root and no fusermount3');
   }

@@ -66,16 +66,14 @@ function checkSource(source: string, type: SourceType): void {
   }
 }
 
-/** Path of the bootstrap that `--chunk-dict` names. */
-export function parseChunkDict(spec: string | undefined): string | undefined {
-  if (spec === undefined) return undefined;
-  const equals = spec.indexOf('=');
-  if (equals < 0) return spec;
-  const type = spec.slice(0, equals);
-  if (type !== 'bootstrap') {
-    throw wrong(`invalid chunk dict type '${type}'`, 'write --chunk-dict bootstrap=PATH');
+/** `--chunk-dict` as it was given, after a look at its type: `bootstrap=PATH` or just the path. */
+export function checkChunkDict(spec: string | undefined): string | undefined {
+  const equals = spec?.indexOf('=') ?? -1;
+  const type = spec?.slice(0, Math.max(0, equals)) ?? '';
+  if (equals >= 0 && type !== 'bootstrap') {
+    throw wrong(`invalid chunk dict type ${type}`, 'write --chunk-dict bootstrap=PATH');
   }
-  return spec.slice(equals + 1);
+  return spec;
 }
 
 /**
@@ -137,7 +135,7 @@ export function checkCreate(values: CreateValues, prefetchPatterns: string[]): C
     blobCacheDir: cacheDir,
     bootstrap: values.bootstrap,
     parentBootstrap: values['parent-bootstrap'],
-    chunkDict: parseChunkDict(values['chunk-dict']),
+    chunkDict: checkChunkDict(values['chunk-dict']),
     threads: 0,
   };
 }

@@ -34,6 +34,8 @@ export async function runCreate(ctx: CommandContext, values: CreateValues): Prom
     try {
       result = await createImage(options, { logger: log, signal: ctx.signal, progress: view.update });
     } catch (error) {
+      const { DictionaryError } = await import('../../build/chunk-dict.ts');
+      if (error instanceof DictionaryError) throw error;
       throw new CommandFailure('build failed', error);
     } finally {
       view.stop();

@@ -258,7 +258,7 @@ export class Inspector {
       for (const chunk of chunksOf(image, facts)) {
         if (chunk.compressedOffset !== offset) continue;
         text +=
-          `\nFile: ${facts.name.toString('utf8').padEnd(28)} Parent Path: ${(seen.get(facts.parent) ?? parent).padEnd(32)}\n` +
+          `\nFile: ${facts.name.toString('utf8').padEnd(32)} Parent Path: ${(seen.get(facts.parent) ?? parent).padEnd(32)}\n` +
           `Compressed Offset: ${chunk.compressedOffset}, Compressed Size: ${chunk.compressedSize}\n` +
           `Decompressed Offset: ${chunk.uncompressedOffset}, Decompressed Size: ${chunk.uncompressedSize}\n` +
           `Chunk ID: ${toHex(chunk.digest)},\nBlob ID: ${this.#blobId(chunk.blobIndex)}\n\n`;

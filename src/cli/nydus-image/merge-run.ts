@@ -5,7 +5,7 @@ import { MAX_LAYERS } from '../../base/limits.ts';
 import type { BuildResult, MergeOptions } from '../../build/options.ts';
 import type { CommandContext } from '../command.ts';
 import { chainOf } from '../report.ts';
-import { parseChunkDict } from './create-checks.ts';
+import { checkChunkDict } from './create-checks.ts';
 import { successMessage } from './create-run.ts';
 import type { MergeValues } from './merge.ts';
 import { parseSize } from './numbers.ts';
@@ -60,7 +60,7 @@ export function checkMerge(values: MergeValues, prefetchPatterns: string[]): Mer
     bootstrap: values.bootstrap,
     blobDir,
     parentBootstrap: values['parent-bootstrap'],
-    chunkDict: parseChunkDict(values['chunk-dict']),
+    chunkDict: checkChunkDict(values['chunk-dict']),
     prefetchPolicy: values['prefetch-policy'],
     prefetchPatterns,
     blobDigests: listOf(values['blob-digests'], count, 'blob digest'),

@@ -4,9 +4,8 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import type { Logger } from '../../base/log.ts';
 import { detectVersion, openImage } from '../../format/detect.ts';
 import type { BlobInfo, RafsImage } from '../../format/image.ts';
-import { BLOCK_SIZE } from '../../format/rafs6/layout.ts';
 import { effectiveBlobId } from '../../rafs/blob-id.ts';
-import { loadInlineBootstrap } from '../../rafs/open-inline.ts';
+import { carriesBootstrap, loadInlineBootstrap } from '../../rafs/open-inline.ts';
 import { openBootstrap, type OpenedBootstrap } from '../../rafs/open.ts';
 import { superFlagNames } from './flag-names.ts';
 
@@ -33,11 +32,11 @@ async function loadInline(path: string): Promise<RafsImage | undefined> {
   const fd = openSync(path, 'r');
   try {
     const { size } = fstatSync(fd);
-    const version = detectVersion(readRange(fd, 0, HEAD_SIZE));
-    // a blob without data begins with its metadata too: the trailer behind it makes the size odd
-    if (version === 5 || (version === 6 && size % BLOCK_SIZE === 0)) return undefined;
-    const { bytes } = await loadInlineBootstrap(async (start, end) => readRange(fd, start, end), size);
-    return openImage(bytes);
+    const read = async (start: number, end: number): Promise<Buffer> => readRange(fd, start, end);
+    if (!(await carriesBootstrap(read, size)) && detectVersion(readRange(fd, 0, HEAD_SIZE)) !== undefined) {
+      return undefined;
+    }
+    return openImage((await loadInlineBootstrap(read, size)).bytes);
   } finally {
     closeSync(fd);
   }

@@ -33,7 +33,7 @@ export class WorkerLoop {
   readonly #state: SessionState;
   readonly #dispatcher: Dispatcher;
   readonly #request = MessageBuffer.allocate(MAX_IO + BUFFER_SLACK);
-  readonly #reply = MessageBuffer.allocate(MAX_IO + BUFFER_SLACK);
+  readonly #reply = MessageBuffer.allocate(MAX_IO + BUFFER_SLACK, outHeader.size);
   readonly #presence: Presence;
   readonly #read = readByAddress();
   readonly #write = writeByAddress();

@@ -1,0 +1,3 @@
+import { main } from '../cli/nydusify/run.ts';
+
+await main();

@@ -1,0 +1,87 @@
+// `nydusify convert`: opens source and target, converts, writes the metrics. Source: nydus-image-and-nydusify.md 9.1.
+import { UsageError } from '../../base/errors.ts';
+import { writeWholeFile } from '../../build/blob-output.ts';
+import { convertImage, newMetrics, type ConvertMetrics } from '../../convert/convert.ts';
+import { openLocalSource } from '../../convert/open-source.ts';
+import type { ImageSource } from '../../convert/source.ts';
+import { archiveTarget } from '../../convert/target-archive.ts';
+import { layoutTarget } from '../../convert/target-layout.ts';
+import type { ImageTarget } from '../../convert/target.ts';
+import { readPrefetchList } from '../nydus-image/prefetch-list.ts';
+import type { NydusifyContext } from './context.ts';
+import { checkConvert, isDirectoryPath, type ConvertPlan, type Place } from './convert-checks.ts';
+import { openConvertView } from './convert-progress.ts';
+import { withWorkDir } from './work-dir.ts';
+
+const NS_PER_MS = 1_000_000;
+
+/** The metrics file: integers only, a consumer decodes it so. */
+export function metricsDocument(metrics: ConvertMetrics): Record<string, number> {
+  const ns = (ms: number): number => Math.round(ms * NS_PER_MS);
+  return {
+    SourceImageSize: metrics.sourceImageSize,
+    TargetImageSize: metrics.targetImageSize,
+    SourcePullElapsed: ns(metrics.sourcePullMs),
+    ConversionElapsed: ns(metrics.conversionMs),
+    TargetPushElapsed: ns(metrics.targetPushMs),
+  };
+}
+
+async function openSource(place: Place): Promise<ImageSource> {
+  if (place.path !== undefined) return openLocalSource(place.path, place.reference);
+  throw new UsageError('a registry as source is not supported yet', {
+    exitCode: 1,
+    hint: 'name an archive with --source-archive',
+  });
+}
+
+async function openTarget(place: Place, folder: string): Promise<ImageTarget> {
+  const { path, reference } = place;
+  if (path !== undefined) {
+    return isDirectoryPath(path)
+      ? layoutTarget(path.replace(/(?<=.)\/+$/, ''), reference)
+      : archiveTarget(path, reference, folder);
+  }
+  throw new UsageError('a registry as target is not supported yet', {
+    exitCode: 1,
+    hint: 'name an archive with --target-archive',
+  });
+}
+
+async function convert(
+  ctx: NydusifyContext,
+  plan: ConvertPlan,
+  metrics: ConvertMetrics,
+  workDir: string,
+): Promise<void> {
+  const source = await openSource(plan.source);
+  try {
+    const target = await openTarget(plan.target, workDir);
+    const view = await openConvertView(ctx, plan.progress);
+    try {
+      const context = { logger: ctx.log, signal: ctx.signal, progress: view.update, workDir };
+      const root = await convertImage(plan.options, source, target, context, metrics);
+      ctx.log.debug(`published ${root.digest} as ${plan.target.reference} in ${target.name}`);
+    } finally {
+      view.stop();
+      await target.close();
+    }
+  } finally {
+    await source.close();
+  }
+}
+
+/** @returns exit status */
+export async function runConvert(ctx: NydusifyContext): Promise<number> {
+  const plan = checkConvert(ctx.values);
+  if (plan.patternsFromStdin) plan.options.prefetchPatterns = await readPrefetchList(ctx, 'fs', ctx.log);
+  const metrics = newMetrics();
+  try {
+    await withWorkDir(plan.workDir, (folder) => convert(ctx, plan, metrics, folder));
+  } finally {
+    if (plan.outputJson !== undefined) {
+      await writeWholeFile(plan.outputJson, Buffer.from(JSON.stringify(metricsDocument(metrics))));
+    }
+  }
+  return 0;
+}

@@ -1,0 +1,144 @@
+// `nydusify convert`: the table of flags. Source: nydus-image-and-nydusify.md 8.2.
+import { command } from '../command.ts';
+import { shownOptions, type Flags } from './flags.ts';
+import type { NydusifyContext } from './context.ts';
+
+const BACKEND = 'blobs go to the target image itself in this version; leave it out';
+const CACHE = 'the build cache comes with a later version; leave it out';
+const MODEL = 'model images come with a later version';
+
+export const convertFlags = {
+  source: { type: 'string', required: true, env: 'SOURCE', value: 'REF', help: 'source image' },
+  'source-archive': {
+    type: 'string',
+    env: 'SOURCE_ARCHIVE',
+    value: 'PATH',
+    help: 'read the source from here instead of a registry: OCI layout as directory or tar, or what docker save writes',
+  },
+  target: { type: 'string', env: 'TARGET', value: 'REF', help: 'target image' },
+  'target-archive': {
+    type: 'string',
+    env: 'TARGET_ARCHIVE',
+    value: 'PATH',
+    help: 'write the target here instead of pushing it: an OCI layout, as tar, or as directory when PATH is one or ends in a slash',
+  },
+  'target-suffix': {
+    type: 'string',
+    env: 'TARGET_SUFFIX',
+    help: 'the target is called like the source, with this at the end of its tag',
+  },
+  'source-insecure': { type: 'flag', env: 'SOURCE_INSECURE', help: 'do not check certificates of the source registry' },
+  'target-insecure': { type: 'flag', env: 'TARGET_INSECURE', help: 'do not check certificates of the target registry' },
+  'plain-http': { type: 'flag', env: 'PLAIN_HTTP', help: 'talk to registries without TLS' },
+  'push-retry-count': {
+    type: 'string',
+    env: 'PUSH_RETRY_COUNT',
+    default: '3',
+    help: 'times that a failed upload is tried again',
+  },
+  'push-retry-delay': {
+    type: 'string',
+    env: 'PUSH_RETRY_DELAY',
+    default: '5s',
+    help: 'wait before the first of them, such as 500ms or 5s; it grows',
+  },
+  platform: { type: 'string', help: 'platforms to convert, comma-separated; linux/<architecture of this machine> when absent' },
+  'all-platforms': { type: 'flag', help: 'convert the images of all platforms' },
+  oci: { type: 'flag', env: 'OCI', help: 'write OCI media types, also for a Docker source' },
+  'docker-v2-format': { type: 'flag', hidden: true, help: 'follow the media types of the source, whatever --oci says' },
+  'with-referrer': { type: 'flag', env: 'WITH_REFERRER', help: 'name the source manifest as subject of the converted one' },
+  'fs-version': { type: 'string', env: 'FS_VERSION', default: '6', help: 'version of RAFS: 5 or 6' },
+  compressor: { type: 'string', env: 'COMPRESSOR', default: 'zstd', help: 'compressor of chunks: none, lz4_block or zstd' },
+  'fs-chunk-size': {
+    type: 'string',
+    aliases: ['chunk-size'],
+    env: 'FS_CHUNK_SIZE',
+    default: '0x100000',
+    help: 'bytes of a chunk, a power of two from 0x1000 to 0x1000000',
+  },
+  'batch-size': {
+    type: 'string',
+    env: 'BATCH_SIZE',
+    default: '0',
+    help: 'put small chunks together and compress them as one, up to this size; version 6 only',
+  },
+  'fs-align-chunk': { type: 'flag', env: 'FS_ALIGN_CHUNK', help: 'align chunks to 4 KiB; always so in version 6' },
+  'backend-aligned-chunk': { type: 'flag', hidden: true, env: 'BACKEND_ALIGNED_CHUNK', help: 'old name of fs-align-chunk' },
+  'prefetch-dir': { type: 'string', env: 'PREFETCH_DIR', value: 'PATH', help: 'load this directory early; / when nothing is said' },
+  'prefetch-patterns': {
+    type: 'flag',
+    env: 'PREFETCH_PATTERNS',
+    help: 'read from standard input which paths to load early, one a line',
+  },
+  'work-dir': { type: 'string', env: 'WORK_DIR', default: './tmp', help: 'directory for intermediate files' },
+  'output-json': { type: 'string', env: 'OUTPUT_JSON', value: 'FILE', help: 'write sizes and times to this file' },
+  progress: {
+    type: 'string',
+    default: 'auto',
+    help: 'auto shows bars on a terminal and lines elsewhere, json writes one event a line to standard output, none nothing',
+  },
+  'merge-platform': {
+    type: 'flag',
+    aliases: ['multi-platform'],
+    env: 'MERGE_PLATFORM',
+    refused: 'an index with source and target images comes with a later version',
+    help: 'one index of source and target images',
+  },
+  'oci-ref': {
+    type: 'flag',
+    env: 'OCI_REF',
+    refused: 'images that keep the data in the source layers come with a later version',
+    help: 'keep the data in the source layers',
+  },
+  reverse: { type: 'flag', env: 'REVERSE', refused: 'it comes with a later version', help: 'from nydus to OCI' },
+  'backend-type': { type: 'string', env: 'BACKEND_TYPE', refused: BACKEND, help: 'storage of blobs' },
+  'backend-config': { type: 'string', env: 'BACKEND_CONFIG', refused: BACKEND, help: 'configuration of it' },
+  'backend-config-file': { type: 'string', env: 'BACKEND_CONFIG_FILE', refused: BACKEND, help: 'the same, in a file' },
+  'backend-force-push': { type: 'flag', env: 'BACKEND_FORCE_PUSH', refused: BACKEND, help: 'upload even if present' },
+  'source-backend-type': { type: 'string', refused: MODEL, help: 'kind of model source' },
+  'source-backend-config': { type: 'string', refused: MODEL, help: 'configuration of it' },
+  'build-cache': { type: 'string', env: 'BUILD_CACHE', refused: CACHE, help: 'cache image' },
+  'build-cache-tag': { type: 'string', env: 'BUILD_CACHE_TAG', refused: CACHE, help: 'tag of the cache image' },
+  'build-cache-version': { type: 'string', env: 'BUILD_CACHE_VERSION', default: 'v1', refused: CACHE, help: 'its version' },
+  'build-cache-insecure': { type: 'flag', env: 'BUILD_CACHE_INSECURE', refused: CACHE, help: 'no certificate checks' },
+  'build-cache-max-records': {
+    type: 'string',
+    env: 'BUILD_CACHE_MAX_RECORDS',
+    default: '200',
+    refused: CACHE,
+    help: 'layers that it keeps',
+  },
+  'chunk-dict': {
+    type: 'string',
+    env: 'CHUNK_DICT',
+    refused: 'chunk dictionaries come with a later version; leave it out',
+    help: 'image whose chunks are not stored again',
+  },
+  'chunk-dict-insecure': {
+    type: 'flag',
+    env: 'CHUNK_DICT_INSECURE',
+    refused: 'chunk dictionaries come with a later version; leave it out',
+    help: 'no certificate checks for it',
+  },
+  'nydus-image': {
+    type: 'string',
+    env: 'NYDUS_IMAGE',
+    refused: 'this program builds by itself; another builder comes with a later version',
+    help: 'builder to run',
+  },
+} as const satisfies Flags;
+
+export const convert = command({
+  name: 'nydusify convert',
+  summary: 'Convert an OCI or Docker image into a nydus image',
+  description:
+    'Every layer becomes one data blob, and a last layer holds the metadata of the whole tree. Layers may be plain tar, ' +
+    'gzip or zstd. The same source and flags give the same digests.',
+  options: shownOptions(convertFlags),
+  examples: [
+    'nydusify convert --source registry.example/app:1 --target registry.example/app:1-nydus',
+    'nydusify convert --source app:1 --source-archive app.tar --target app:1-nydus --target-archive ./layout/',
+    'nydusify convert --source app:1 --target-suffix -nydus --all-platforms --progress json',
+  ],
+  run: async (ctx) => (await import('./convert-run.ts')).runConvert(ctx as NydusifyContext),
+});

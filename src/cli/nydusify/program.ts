@@ -1,0 +1,51 @@
+// The program `nydusify`: its global flags and the list of its commands. Source: nydus-image-and-nydusify.md 8.1, 8.3.
+import { program } from '../command.ts';
+import { shownOptions, type Flags } from './flags.ts';
+
+const LATER = 'it comes with a later version';
+
+export const globalFlags = {
+  debug: { type: 'flag', short: 'D', env: 'DEBUG_LOG_LEVEL', help: 'log everything, to stderr' },
+  'log-level': {
+    type: 'string',
+    short: 'l',
+    env: 'LOG_LEVEL',
+    default: 'info',
+    help: 'least important messages to log: panic, fatal, error, warn, info, debug or trace',
+  },
+  'log-file': { type: 'string', env: 'LOG_FILE', value: 'FILE', help: 'append the log to this file instead of stderr' },
+} as const satisfies Flags;
+
+export const nydusify = program({
+  name: 'nydusify',
+  summary: 'Convert container images into nydus images',
+  description:
+    'Flags stand before arguments, with one dash or two; those of the program stand before the command. A flag that ' +
+    'names a variable in brackets takes its value from the environment where the command line has none.',
+  options: shownOptions(globalFlags),
+  subcommands: {
+    convert: {
+      summary: 'Convert an OCI or Docker image into a nydus image',
+      load: async () => (await import('./convert.ts')).convert,
+    },
+  },
+  refusedSubcommands: {
+    check: LATER,
+    mount: LATER,
+    view: LATER,
+    build: LATER,
+    pack: LATER,
+    copy: LATER,
+    chunkdict: LATER,
+    optimize: LATER,
+    commit: LATER,
+  },
+  examples: [
+    'nydusify convert --source app:1 --source-archive app.tar --target app:1-nydus --target-archive ./layout/',
+    'nydusify convert --help',
+  ],
+  run: (ctx) => {
+    ctx.stdout.write("Usage: nydusify [global flags] COMMAND [flags]; see 'nydusify --help'\n");
+    return 0;
+  },
+});

@@ -1,0 +1,158 @@
+// From an argument list to an exit status, as nydusify has it: 0 or 1, one fatal line for a failure, 128 + signal for an
+// interruption. Source: nydus-image-and-nydusify.md 8.1.
+import { NydusError, UsageError } from '../../base/errors.ts';
+import { versionInfo } from '../../base/version.ts';
+import type { Command } from '../command.ts';
+import { helpText } from '../help.ts';
+import { chainOf, lineOf } from '../report.ts';
+import { Interrupted, type ProgramIo } from '../run.ts';
+import { scopeOf } from '../usage.ts';
+import { convertFlags } from './convert.ts';
+import type { NydusifyContext } from './context.ts';
+import { checkRequired, FlagError, parseFlags, type Flags, type FlagValues } from './flags.ts';
+import { createLog, fileWriter, LEVELS, type ProgramLog } from './log.ts';
+import { globalFlags, nydusify } from './program.ts';
+
+const SIGNALS = { SIGINT: 130, SIGTERM: 143 } as const;
+const FLAGS: Readonly<Record<string, Flags>> = { convert: convertFlags };
+
+/** Text of `--version`. */
+export function versionText(): string {
+  const { package_ver: version, git_commit: revision, build_time: time } = versionInfo();
+  return `\nVersion\t: ${version}\nRevision\t: ${revision}\nGo version\t: node ${process.version}\nBuild time\t: ${time}\n`;
+}
+
+function openLog(io: ProgramIo, values: FlagValues): ProgramLog {
+  const debug = values.on('debug');
+  const wanted = values.text('log-level') ?? 'info';
+  const file = debug ? undefined : values.text('log-file');
+  const toFile = file !== undefined && file !== '';
+  const log = createLog({
+    level: debug ? 'debug' : (LEVELS[wanted] ?? 'info'),
+    write: toFile ? fileWriter(file) : (line) => void io.stderr.write(line),
+    color: !toFile && io.stderr.isTTY === true && (io.env['NO_COLOR'] ?? '') === '',
+  });
+  if (!debug && LEVELS[wanted] === undefined) log.warn(`failed to parse log level(${wanted}): not a valid level, info is used`);
+  return log;
+}
+
+/** One line for a failure: message and causes, next step, code. */
+function reportFailure(log: ProgramLog, error: unknown): void {
+  const chain = chainOf(error);
+  const lines = chain.map(lineOf);
+  const message = lines.filter((line, i) => i === 0 || !lines[i - 1]?.includes(line)).join(': ');
+  const errors = chain.filter((e) => e instanceof NydusError);
+  const hint = errors.find((e) => e.hint !== undefined)?.hint;
+  const code = errors[0]?.code;
+  log.fatal(message, { ...(hint === undefined ? {} : { hint }), ...(code === undefined ? {} : { code }) });
+  if (log.level === 'debug' || log.level === 'trace') {
+    for (const e of chain) if (e instanceof Error && e.stack !== undefined) log.debug(e.stack);
+  }
+}
+
+interface Invocation {
+  command: Command;
+  flags: Flags;
+  argv: readonly string[];
+}
+
+async function commandOf(rest: readonly string[]): Promise<Invocation> {
+  const [word = '', ...argv] = rest;
+  const refused = nydusify.refusedSubcommands[word];
+  if (refused !== undefined)
+    throw new UsageError(`the command ${word} is not supported yet`, { exitCode: 1, hint: refused });
+  const entry = Object.hasOwn(nydusify.subcommands, word) ? nydusify.subcommands[word] : undefined;
+  if (entry === undefined) throw new FlagError(`unknown command "${word}"`);
+  return { command: await entry.load(), flags: FLAGS[word] ?? {}, argv };
+}
+
+/**
+ * Run nydusify.
+ *
+ * @param argv arguments after the program's name
+ * @returns exit status
+ */
+export async function runNydusify(argv: readonly string[], io: ProgramIo): Promise<number> {
+  const signal = io.signal ?? new AbortController().signal;
+  const columns = (io.stdout as { columns?: number }).columns;
+  let log = createLog({ level: 'info', write: (line) => void io.stderr.write(line), color: false });
+  let shown = scopeOf(nydusify, []);
+  try {
+    const outer = parseFlags(globalFlags, argv, io.env, true);
+    if (outer.version) return (io.stdout.write(versionText()), 0);
+    log = openLog(io, outer.values);
+    const asksHelp = outer.rest[0] === 'help' || outer.rest[0] === 'h';
+    const words = asksHelp ? outer.rest.slice(1) : outer.rest;
+    if (words.length === 0 || outer.help) return (io.stdout.write(helpText(shown, columns)), 0);
+    const { command, flags, argv: own } = await commandOf(words);
+    shown = scopeOf(command, [nydusify]);
+    const inner = parseFlags(flags, own, io.env, false);
+    if (inner.help || asksHelp) return (io.stdout.write(helpText(shown, columns)), 0);
+    checkRequired(flags, inner.values);
+    if (inner.rest.length > 0) throw new FlagError(`unexpected argument "${inner.rest[0]}"`);
+    if (process.arch !== 'x64' && process.arch !== 'arm64')
+      throw new UsageError("Nydusify can only work under architecture 'amd64' and 'arm64'", { exitCode: 1 });
+    const context: NydusifyContext = {
+      get stdin() {
+        return io.stdin;
+      },
+      get stdout() {
+        return io.stdout;
+      },
+      get stderr() {
+        return io.stderr;
+      },
+      env: io.env,
+      signal,
+      given: new Set(Object.keys(flags).filter((name) => inner.values.isSet(name))),
+      argv,
+      log,
+      values: inner.values,
+    };
+    // the table says how its command is run; its values are in the context
+    return await command.run(context, {});
+  } catch (error) {
+    const stop: unknown = signal.reason;
+    if (signal.aborted && stop instanceof Interrupted) {
+      log.error(stop.message);
+      return SIGNALS[stop.signal];
+    }
+    if (error instanceof FlagError) {
+      io.stdout.write(`Incorrect Usage: ${error.message}\n\n${helpText(shown, columns)}`);
+    }
+    reportFailure(log, error);
+    return 1;
+  }
+}
+
+/** Run nydusify as this process. The first SIGINT or SIGTERM ends the work, the second one the process. */
+export async function main(): Promise<void> {
+  const stop = new AbortController();
+  for (const name of Object.keys(SIGNALS) as (keyof typeof SIGNALS)[]) {
+    process.on(name, () => {
+      if (stop.signal.aborted) process.exit(SIGNALS[name]);
+      stop.abort(new Interrupted(name));
+    });
+  }
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    process.exit(0);
+  });
+  const status = await runNydusify(process.argv.slice(2), {
+    get stdin() {
+      return process.stdin;
+    },
+    get stdout() {
+      return process.stdout;
+    },
+    get stderr() {
+      return process.stderr;
+    },
+    env: process.env,
+    signal: stop.signal,
+  });
+  for (const stream of [process.stdout, process.stderr]) {
+    if (stream.writableLength > 0) await new Promise<void>((resolve) => stream.write('', () => resolve()));
+  }
+  process.exit(status);
+}

@@ -1,0 +1,20 @@
+// Where a converted image goes: blobs, documents, and at last the name that makes them an image.
+import type { Descriptor } from './oci.ts';
+
+/** Takes the parts of an image. Whatever was put is nothing to readers until `finish`. */
+export interface ImageTarget {
+  /** for messages */
+  readonly name: string;
+  /** parts must come in a fixed order, because the result shows in which they came */
+  readonly ordered: boolean;
+  /** directory in which blobs are built: from there `putFile` takes them over cheaply */
+  readonly blobDir: string;
+  /** Take over a file: it is moved or removed. Files that are there already are not stored again. */
+  putFile(file: string, descriptor: Descriptor, signal: AbortSignal): Promise<void>;
+  /** A config, or a manifest that an index will name. */
+  putDocument(bytes: Uint8Array, descriptor: Descriptor, signal: AbortSignal): Promise<void>;
+  /** Publish a manifest or index under the target's name. */
+  finish(bytes: Uint8Array, root: Descriptor, signal: AbortSignal): Promise<void>;
+  /** Take back what this run put; after `finish` only scratch space is removed. */
+  close(): Promise<void>;
+}
