@@ -95,16 +95,19 @@ export class RegistryError extends NydusError {
   readonly retryable: boolean;
   /** the peer speaks HTTP where HTTPS was tried, or refuses connections there */
   readonly speaksHttp: boolean;
+  /** what `Retry-After` asked for */
+  readonly retryAfterMs: number | undefined;
 
   constructor(
     answer: RegistryAnswer,
     problem: string,
-    options: NydusErrorOptions & { retryable?: boolean; speaksHttp?: boolean } = {},
+    options: NydusErrorOptions & { retryable?: boolean; speaksHttp?: boolean; retryAfterMs?: number | undefined } = {},
   ) {
     super('ERR_NYDUS_REGISTRY', 'EIO', `${answer.method} ${answer.url}: ${problem}`, options);
     this.answer = answer;
     this.retryable = options.retryable ?? false;
     this.speaksHttp = options.speaksHttp ?? false;
+    this.retryAfterMs = options.retryAfterMs;
   }
 
   get status(): number {

@@ -1,10 +1,11 @@
 // Where the bytes of a data blob go: a file, a FIFO, a directory, or nowhere. Strictly sequential; nothing that looks
 // finished is left behind by a build that failed. Source: nydus-image-and-nydusify.md 2.4, blob-and-cache.md 3.6.
-import { createHash, randomBytes, type Hash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { constants, existsSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { open, rename, type FileHandle } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { UsageError, messageOf } from '../base/errors.ts';
+import { sweepAbandoned, temporaryName } from './temporary-file.ts';
 
 /** What is done with bytes in order. */
 export interface ByteTarget {
@@ -13,11 +14,6 @@ export interface ByteTarget {
   publish(name: string | undefined): Promise<void>;
   /** the build failed: remove what was written */
   discard(): Promise<void>;
-}
-
-/** A name in the same directory that nobody takes for a finished file. */
-export function temporaryName(path: string): string {
-  return join(dirname(path), `.${basename(path)}.${process.pid}-${randomBytes(6).toString('hex')}.tmp`);
 }
 
 /**
@@ -134,12 +130,14 @@ const CREATE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
 export async function fileTarget(path: string): Promise<ByteTarget> {
   if (isStreamPath(path)) return new StreamTarget(await openOutput(path, constants.O_WRONLY));
   const target = resolved(path);
+  sweepAbandoned(dirname(target));
   const temporary = temporaryName(target);
   return new RenamedTarget(await openOutput(temporary, CREATE), temporary, () => target);
 }
 
 /** Output to a directory (`--blob-dir`), named by blob id; a blob that is there already is kept. */
 export async function directoryTarget(directory: string): Promise<ByteTarget> {
+  sweepAbandoned(directory);
   const temporary = temporaryName(join(directory, 'blob'));
   return new RenamedTarget(await openOutput(temporary, CREATE), temporary, (id) => {
     if (id === undefined) return undefined;

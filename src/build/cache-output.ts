@@ -4,7 +4,8 @@ import { constants, rmSync } from 'node:fs';
 import { rename, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { alignUp } from '../base/bytes.ts';
-import { openOutput, temporaryName, writeParts } from './blob-output.ts';
+import { openOutput, writeParts } from './blob-output.ts';
+import { sweepAbandoned, temporaryName } from './temporary-file.ts';
 
 const CREATE = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL;
 
@@ -29,6 +30,7 @@ export class CacheOutput {
   }
 
   static async open(directory: string): Promise<CacheOutput> {
+    sweepAbandoned(directory);
     const temporary = {
       data: temporaryName(join(directory, 'data')),
       meta: temporaryName(join(directory, 'meta')),

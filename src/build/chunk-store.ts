@@ -11,7 +11,7 @@ import type { BlobStream } from './blob-output.ts';
 import type { BlobTable } from './blob-table.ts';
 import type { ChunkSink } from './chunk-sink.ts';
 import type { CiBuilder } from './ci-builder.ts';
-import { jobCapacity, jobData, JobRecords, MAX_JOB_CHUNKS, newJobBuffer } from './pool-job.ts';
+import { jobCapacity, jobData, JobRecords, MAX_JOB_CHUNKS, newJobBuffer, PIECE_FIELDS } from './pool-job.ts';
 import type { WorkerPool } from './pool.ts';
 
 /** Jobs done on the main thread before workers are worth their start. */
@@ -224,7 +224,7 @@ export class ChunkStore implements ChunkSink {
   }
 
   #addPiece(job: OpenJob, node: TreeNode, offset: number, length: number): void {
-    job.pieces.push(offset, length);
+    job.pieces.push(offset, length, node.size);
     job.owners.push(node);
     job.used += length;
     job.chunks += Math.ceil(length / this.#options.chunkSize);
@@ -288,8 +288,8 @@ export class ChunkStore implements ChunkSink {
     };
     for (let i = 0; i < owners.length; i++) {
       const node = owners[i] as TreeNode;
-      const offset = pieces[2 * i] as number;
-      const length = pieces[2 * i + 1] as number;
+      const offset = pieces[PIECE_FIELDS * i] as number;
+      const length = pieces[PIECE_FIELDS * i + 1] as number;
       bytes += length;
       for (let done = 0; done < length; done += chunkSize) {
         const size = Math.min(chunkSize, length - done);
@@ -437,9 +437,4 @@ function joinPaths(paths: readonly Buffer[]): Uint8Array {
     at += path.length + 1;
   }
   return joined;
-}
-
-/** Data bytes a job of this chunk size holds: what the caller compares the size of a source with. */
-export function jobSize(chunkSize: number): number {
-  return jobCapacity(chunkSize);
 }

@@ -35,6 +35,9 @@ import { storageOrder } from './prefetch-table.ts';
 import { openScan } from './source-dir.ts';
 import { readTarTree } from './source-tar.ts';
 
+/** Stored sizes of a batch blob have 24 bits (blob-and-cache 4.3): chunk sizes below 2^24 fit whatever they hold. */
+const MAX_BATCH_CHUNK_SIZE = 8 * 1024 * 1024;
+
 function newRow(options: CreateOptions): TreeBlob {
   return {
     id: '',
@@ -178,6 +181,12 @@ class Build {
   #sections: SectionWriter | undefined;
 
   async #openInputs(): Promise<void> {
+    if (this.#options.batchSize > 0 && this.#options.chunkSize > MAX_BATCH_CHUNK_SIZE) {
+      throw new UsageError(
+        `chunks of ${this.#options.chunkSize} bytes do not go with batches: a chunk that does not shrink has no place in the compression information, limit ${MAX_BATCH_CHUNK_SIZE}`,
+        { exitCode: 1, hint: 'use a smaller --chunk-size, or --batch-size 0' },
+      );
+    }
     const { version, chunkSize, digester, compressor, repeatable, parentBootstrap, chunkDict } =
       this.#options;
     const traits = { version, chunkSize, digester, compressor, explicitUidGid: !repeatable, tarfs: false };

@@ -1,7 +1,7 @@
 // The work of one job: read pieces of files (or find them in the buffer), digest, CRC, compress, in place.
 // Runs in the workers of the pool and, for small builds, on the main thread: the bytes are the same.
 import { closeSync, constants, openSync, readSync } from 'node:fs';
-import { UsageError } from '../base/errors.ts';
+import { messageOf, UsageError } from '../base/errors.ts';
 import type { CompressorName, DigesterName } from '../codec/algorithms.ts';
 import { compressBound, compressInto } from '../codec/compress-into.ts';
 import { crc32c } from '../codec/crc32c.ts';
@@ -25,19 +25,21 @@ const RECORDS_SIZE = RECORD_SIZE * MAX_JOB_CHUNKS;
 /** Data of a job: large enough that a message costs nothing beside the work, small enough for flat memory. */
 const JOB_DATA = 2 * 1024 * 1024;
 
+const SPARE = 8;
+
 /** Data bytes that fit into one job. */
 export function jobCapacity(chunkSize: number): number {
   return Math.max(JOB_DATA, chunkSize);
 }
 
-/** A buffer for one job: result records, then data. */
+/** A buffer for one job: result records, data, and a spare byte for `readPiece`. */
 export function newJobBuffer(chunkSize: number): ArrayBuffer {
-  return new ArrayBuffer(RECORDS_SIZE + jobCapacity(chunkSize));
+  return new ArrayBuffer(RECORDS_SIZE + jobCapacity(chunkSize) + SPARE);
 }
 
 /** The data part of a job buffer. */
 export function jobData(buffer: ArrayBuffer): Uint8Array {
-  return new Uint8Array(buffer, RECORDS_SIZE);
+  return new Uint8Array(buffer, RECORDS_SIZE, buffer.byteLength - RECORDS_SIZE - SPARE);
 }
 
 /** The records of a job buffer, one after the other. */
@@ -85,33 +87,58 @@ export class JobRecords {
   }
 }
 
+/** Numbers that describe a piece in `Job.pieces`. */
+export const PIECE_FIELDS = 3;
+
 /** One job on its way to a worker and back. */
 export interface Job {
   /** records and data; it moves with the message, nobody shares it */
   buffer: ArrayBuffer;
-  /** offset in the file and length of each piece, alternating; chunks are cut from the start of a piece */
+  /** offset in the file, length, and size of the file, three numbers a piece; chunks are cut from the start of a piece */
   pieces: Float64Array;
   /** path of each piece, each ended by a NUL; undefined when the data is in the buffer already, piece after piece */
   paths: Uint8Array | undefined;
 }
 
-/** Fill `target` from a file. UsageError when the file ends too early. */
-function readPiece(path: Buffer, offset: number, target: Uint8Array): void {
-  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+/**
+ * Fill `data` from `at` to `at + length` with a piece of a file.
+ *
+ * @param isEnd the file ends behind the piece: one byte more is asked for, which tells a file that grew. `data` has room
+ * @throws UsageError the file cannot be read, or has another size than it had
+ */
+function readPiece(
+  path: Buffer,
+  offset: number,
+  data: Uint8Array,
+  at: number,
+  length: number,
+  isEnd: boolean,
+): void {
+  const ask = isEnd ? length + 1 : length;
+  let done = 0;
   try {
-    for (let done = 0; done < target.length;) {
-      const got = readSync(fd, target, done, target.length - done, offset + done);
-      if (got === 0) {
-        throw new UsageError(
-          `file "${path.toString()}" ended at ${offset + done} bytes, it had ${offset + target.length} when the build began`,
-          { exitCode: 1, hint: 'build from a tree that does not change' },
-        );
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      while (done < length) {
+        const got = readSync(fd, data, at + done, ask - done, offset + done);
+        if (got === 0) break;
+        done += got;
       }
-      done += got;
+    } finally {
+      closeSync(fd);
     }
-  } finally {
-    closeSync(fd);
+  } catch (error) {
+    throw new UsageError(`cannot read "${path.toString()}": ${messageOf(error)}`, {
+      exitCode: 1,
+      cause: error,
+    });
   }
+  if (done === length) return;
+  throw new UsageError(
+    `file "${path.toString()}" ${done < length ? 'ended at' : 'has more than'} ${offset + Math.min(done, length)} bytes` +
+      (done < length ? `, ${offset + length} or more were there when the build began` : ' it had when the build began'),
+    { exitCode: 1, hint: 'build from a tree that does not change' },
+  );
 }
 
 /** Does the jobs of one thread. */
@@ -128,24 +155,26 @@ export class JobRunner {
   /**
    * Do a job: afterwards the records are filled and the data part holds the stored bytes of all chunks without gaps.
    *
-   * @throws UsageError a file became shorter
+   * @throws UsageError a file cannot be read, or has another size than it had
    */
   run(job: Job): void {
     const { pieces, paths } = job;
     const data = jobData(job.buffer);
+    const whole = new Uint8Array(job.buffer, RECORDS_SIZE);
     const records = new JobRecords(job.buffer);
     const { batchLimit } = this.#settings;
     let from = 0;
     let to = 0;
     let path = 0;
-    for (let i = 0; i < pieces.length; i += 2) {
+    for (let i = 0; i < pieces.length; i += PIECE_FIELDS) {
       const offset = pieces[i] as number;
       const length = pieces[i + 1] as number;
       const piece = data.subarray(from, from + length);
       // each piece is digested right after it was read, while it is in the caches of the core
       if (paths !== undefined) {
         const end = paths.indexOf(0, path);
-        readPiece(Buffer.from(paths.buffer, paths.byteOffset + path, end - path), offset, piece);
+        const name = Buffer.from(paths.buffer, paths.byteOffset + path, end - path);
+        readPiece(name, offset, whole, from, length, offset + length === pieces[i + 2]);
         path = end + 1;
       }
       to = this.#chunks(piece, data, from, to, records, offset === 0 && length < batchLimit);

@@ -1,7 +1,6 @@
 // Compression of one chunk, batch or section. There is no framing: the result is the codec's output or the raw bytes.
 // Source: blob-and-cache.md 1.3.
 import { createRequire } from 'node:module';
-import { constants, gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { FormatError, messageOf } from '../base/errors.ts';
 import { nativeLz4, nativeZstd, type NativeDecode } from '../native/codec-libs.ts';
 import type { CompressorName } from './algorithms.ts';
@@ -24,6 +23,11 @@ function loadLz4(): Lz4Module {
   return lz4;
 }
 
+/** Loaded when it is needed: a daemon whose chunks are local never does. */
+function zlib(): typeof import('node:zlib') {
+  return process.getBuiltinModule('node:zlib');
+}
+
 function bufferOf(data: Uint8Array): Buffer {
   return Buffer.from(data.buffer, data.byteOffset, data.byteLength);
 }
@@ -35,9 +39,11 @@ function encode(algorithm: CompressorName, data: Uint8Array): Uint8Array {
     case 'lz4_block':
       return loadLz4().compressSync(bufferOf(data)).subarray(LZ4_PREFIX);
     case 'gzip':
-      return gzipSync(data, { level: 6 });
-    case 'zstd':
+      return zlib().gzipSync(data, { level: 6 });
+    case 'zstd': {
+      const { constants, zstdCompressSync } = zlib();
       return zstdCompressSync(data, { params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL } });
+    }
   }
 }
 
@@ -63,9 +69,9 @@ function decode(algorithm: CompressorName, data: Uint8Array, size: number): Uint
       return loadLz4().uncompressSync(framed);
     }
     case 'gzip':
-      return gunzipSync(data, { maxOutputLength: size });
+      return zlib().gunzipSync(data, { maxOutputLength: size });
     case 'zstd':
-      return zstdDecompressSync(data, { maxOutputLength: size });
+      return zlib().zstdDecompressSync(data, { maxOutputLength: size });
   }
 }
 

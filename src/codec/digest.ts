@@ -1,5 +1,4 @@
 // Chunk and inode digests: BLAKE3 by @napi-rs/blake-hash, SHA-256 by node:crypto. Loaded on first use: start-up matters.
-import { createHash, hash } from 'node:crypto';
 import { createRequire } from 'node:module';
 import type { DigesterName } from './algorithms.ts';
 
@@ -16,9 +15,14 @@ function loadBlake(): BlakeModule {
   return blake;
 }
 
+/** As with `import`, but when it is needed, and without the parts that every export of an import would load. */
+function crypto(): typeof import('node:crypto') {
+  return process.getBuiltinModule('node:crypto');
+}
+
 /** 32-byte digest of the data. */
 export function digestOf(algorithm: DigesterName, data: Uint8Array): Buffer {
-  if (algorithm === 'sha256') return hash('sha256', data, 'buffer');
+  if (algorithm === 'sha256') return crypto().hash('sha256', data, 'buffer');
   // 5 us for a small chunk, where a hasher object costs 20
   return loadBlake().blake3(data);
 }
@@ -32,7 +36,7 @@ export interface RunningDigest {
 /** Digest of data that arrives in pieces. */
 export function startDigest(algorithm: DigesterName): RunningDigest {
   if (algorithm === 'sha256') {
-    const hasher = createHash('sha256');
+    const hasher = crypto().createHash('sha256');
     return { update: (data) => void hasher.update(data), finish: () => hasher.digest() };
   }
   const hasher = new (loadBlake().Blake3Hasher)();

@@ -3,7 +3,8 @@
 import { createReadStream } from 'node:fs';
 import { open, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import { FormatError, UsageError, messageOf } from '../base/errors.ts';
-import { temporaryName, writeParts } from '../build/blob-output.ts';
+import { writeParts } from '../build/blob-output.ts';
+import { temporaryName } from '../build/temporary-file.ts';
 import { hexOf, type Descriptor } from './oci.ts';
 import { memberHeader, padding, TAR_END } from './tar-writer.ts';
 import { indexWith, LAYOUT_MARK } from './target-layout.ts';

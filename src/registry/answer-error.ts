@@ -4,6 +4,7 @@ import { RegistryError } from '../base/errors.ts';
 import { MAX_ERROR_BODY } from '../base/limits.ts';
 import type { HttpAnswer } from './http.ts';
 import { redactUrl } from './redact.ts';
+import { parseRetryAfter } from './retry.ts';
 
 /** Statuses after which the same request may succeed. */
 const TRANSIENT = new Set([408, 425, 429, 500, 502, 503, 504]);
@@ -51,6 +52,10 @@ export async function answerError(answer: HttpAnswer, method: string, url: URL):
   return new RegistryError(
     { method, url: redactUrl(url), status, codes: problems.map(({ code }) => code) },
     `status ${status}${listed === '' ? '' : `: ${listed}`}`,
-    { ...(hint === undefined ? {} : { hint }), retryable: TRANSIENT.has(status) },
+    {
+      ...(hint === undefined ? {} : { hint }),
+      retryable: TRANSIENT.has(status),
+      retryAfterMs: parseRetryAfter(answer.header('retry-after'), Date.now()),
+    },
   );
 }

@@ -110,6 +110,8 @@ export const INC_EPOCH_MINOR = 44;
 
 /** Largest data of one READ reply, and the write size named in INIT. */
 export const MAX_IO = 0x10_0000;
+/** Bytes the kernel reads ahead of a reader that goes through a file in order. */
+export const READ_AHEAD = 0x4_0000;
 export const MAX_PAGES = 256;
 export const MAX_BACKGROUND = 65535;
 export const CONGESTION_THRESHOLD = 49149;

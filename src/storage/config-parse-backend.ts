@@ -2,7 +2,7 @@
 // Source: nydusd.md 7.3, blob-and-cache.md 21; flat proxy keys: older clients.
 import { statSync } from 'node:fs';
 import type { BackendConfig, LocalfsConfig, ProxyConfig } from './config.ts';
-import type { Section } from './config-parse-fields.ts';
+import { Section } from './config-parse-fields.ts';
 
 const U8 = { max: 0xff };
 const U32 = { max: 0xffff_ffff };
@@ -119,9 +119,39 @@ function checkedAuth(section: Section): string | null {
   return auth;
 }
 
+/** The mirror table of older clients (blob-and-cache 21.5). */
+function mirrorsOf(section: Section): Record<string, unknown>[] {
+  return section.list('mirrors').map((value, index) => {
+    const key = `mirrors[${index}]`;
+    if (value === null || typeof value !== 'object' || Array.isArray(value)) {
+      return section.fail(key, 'must be an object');
+    }
+    const mirror = new Section(section.document, section.pathOf(key), value as Record<string, unknown>);
+    const host = mirror.filled('host');
+    const scheme = URL.parse(host)?.protocol ?? '';
+    if (scheme !== 'http:' && scheme !== 'https:') mirror.fail('host', 'must be http://host[:port] or https://host[:port]');
+    const headers = mirror.section('headers');
+    const parsed = {
+      host,
+      ping_url: mirror.string('ping_url', ''),
+      headers: Object.fromEntries(
+        Object.keys(headers?.values ?? {}).map((name) => [name, headers?.string(name) ?? '']),
+      ),
+      health_check_interval: mirror.integer('health_check_interval', 5, SECONDS),
+      failure_limit: mirror.integer('failure_limit', 5, U8),
+      health_check_pause_elapsed: mirror.integer('health_check_pause_elapsed', 300, SECONDS),
+    };
+    mirror.ignore('auth_through'); // of even older clients
+    mirror.done();
+    return parsed;
+  });
+}
+
 function registry(section: Section): Record<string, unknown> {
   const token = section.text('registry_token')?.trim() ?? '';
+  const mirrors = mirrorsOf(section);
   return {
+    ...(mirrors.length === 0 ? {} : { mirrors }),
     scheme: scheme(section),
     host: section.filled('host'),
     repo: section.filled('repo'),

@@ -1,5 +1,4 @@
 // `nydusify convert`: opens source and target, converts, writes the metrics. Source: nydus-image-and-nydusify.md 9.1.
-import { UsageError } from '../../base/errors.ts';
 import { writeWholeFile } from '../../build/blob-output.ts';
 import { convertImage, newMetrics, type ConvertMetrics } from '../../convert/convert.ts';
 import { openLocalSource } from '../../convert/open-source.ts';
@@ -7,6 +6,8 @@ import type { ImageSource } from '../../convert/source.ts';
 import { archiveTarget } from '../../convert/target-archive.ts';
 import { layoutTarget } from '../../convert/target-layout.ts';
 import type { ImageTarget } from '../../convert/target.ts';
+import { parseReference } from '../../registry/reference.ts';
+import type { RegistryTransport } from '../../registry/transport.ts';
 import { readPrefetchList } from '../nydus-image/prefetch-list.ts';
 import type { NydusifyContext } from './context.ts';
 import { checkConvert, isDirectoryPath, type ConvertPlan, type Place } from './convert-checks.ts';
@@ -27,24 +28,43 @@ export function metricsDocument(metrics: ConvertMetrics): Record<string, number>
   };
 }
 
-async function openSource(place: Place): Promise<ImageSource> {
-  if (place.path !== undefined) return openLocalSource(place.path, place.reference);
-  throw new UsageError('a registry as source is not supported yet', {
-    exitCode: 1,
-    hint: 'name an archive with --source-archive',
+async function transportFor(ctx: NydusifyContext, place: Place, plainHttp: boolean): Promise<RegistryTransport> {
+  // HTTP clients are only loaded where there is a registry
+  const [{ RegistryTransport }, { DockerCredentials }] = await Promise.all([
+    import('../../registry/transport.ts'),
+    import('../../registry/credentials.ts'),
+  ]);
+  return new RegistryTransport({
+    host: parseReference(place.reference).host,
+    plainHttp,
+    insecure: place.insecure,
+    credentials: new DockerCredentials({ env: ctx.env as NodeJS.ProcessEnv }),
+    logger: ctx.log,
   });
 }
 
-async function openTarget(place: Place, folder: string): Promise<ImageTarget> {
-  const { path, reference } = place;
+async function openSource(ctx: NydusifyContext, plan: ConvertPlan): Promise<ImageSource> {
+  const { path, reference } = plan.source;
+  if (path !== undefined) return openLocalSource(path, reference);
+  const { registrySource } = await import('../../convert/source-registry.ts');
+  return registrySource(parseReference(reference), await transportFor(ctx, plan.source, plan.plainHttp));
+}
+
+async function openTarget(ctx: NydusifyContext, plan: ConvertPlan, folder: string): Promise<ImageTarget> {
+  const { path, reference } = plan.target;
   if (path !== undefined) {
     return isDirectoryPath(path)
       ? layoutTarget(path.replace(/(?<=.)\/+$/, ''), reference)
       : archiveTarget(path, reference, folder);
   }
-  throw new UsageError('a registry as target is not supported yet', {
-    exitCode: 1,
-    hint: 'name an archive with --target-archive',
+  const { registryTarget } = await import('../../convert/target-registry.ts');
+  return registryTarget({
+    reference: parseReference(reference),
+    transport: await transportFor(ctx, plan.target, plan.plainHttp),
+    blobDir: folder,
+    retries: plan.pushRetries,
+    retryDelayMs: plan.pushRetryDelayMs,
+    logger: ctx.log,
   });
 }
 
@@ -54,9 +74,9 @@ async function convert(
   metrics: ConvertMetrics,
   workDir: string,
 ): Promise<void> {
-  const source = await openSource(plan.source);
+  const source = await openSource(ctx, plan);
   try {
-    const target = await openTarget(plan.target, workDir);
+    const target = await openTarget(ctx, plan, workDir);
     const view = await openConvertView(ctx, plan.progress);
     try {
       const context = { logger: ctx.log, signal: ctx.signal, progress: view.update, workDir };

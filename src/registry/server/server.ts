@@ -154,7 +154,7 @@ export class RegistryServer {
   }
 
   #refuse(request: IncomingMessage, response: ServerResponse, error: unknown): void {
-    if (response.headersSent || request.destroyed) {
+    if (response.headersSent || response.destroyed) {
       response.destroy();
       return;
     }

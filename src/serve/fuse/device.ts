@@ -1,8 +1,7 @@
 // Getting /dev/fuse mounted and unmounted: mount(2) where that is allowed, fusermount3 otherwise.
 // Source: nydusd.md 10.1; golden fuse/mount-calls.txt; libfuse util/fusermount.c (_FUSE_COMMFD).
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, constants as fsConstants, openSync, readFileSync } from 'node:fs';
+import { closeSync, constants as fsConstants, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { UsageError, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
@@ -71,6 +70,8 @@ interface HelperResult {
 }
 
 async function runHelper(args: string[], commandFd?: number): Promise<HelperResult> {
+  // the helper is for those who are not root: the module is not loaded for the others
+  const { spawn } = process.getBuiltinModule('node:child_process');
   const child = spawn('fusermount3', args, {
     stdio: ['ignore', 'ignore', 'pipe', ...(commandFd === undefined ? [] : [commandFd])],
     env: { ...process.env, ...(commandFd === undefined ? {} : { _FUSE_COMMFD: '3' }) },
@@ -175,4 +176,19 @@ export function mountInfoOf(mountpoint: string): MountInfo | undefined {
     found = { mountpoint, major: major ?? 0, minor: minor ?? 0, type };
   }
   return found;
+}
+
+/**
+ * Let the kernel read further ahead in this mount than its default of 128 KiB. INIT can only lower that. Who may not write
+ * there, or has no /sys, keeps the default: nothing is lost but speed.
+ */
+export function raiseReadAhead(mountpoint: string, bytes: number): void {
+  try {
+    const info = mountInfoOf(mountpoint);
+    if (info?.type !== 'fuse') return;
+    const setting = `/sys/class/bdi/${info.major}:${info.minor}/read_ahead_kb`;
+    if (Number(readFileSync(setting, 'latin1')) * 1024 < bytes) writeFileSync(setting, String(bytes / 1024));
+  } catch {
+    // see above
+  }
 }

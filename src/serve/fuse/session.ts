@@ -1,14 +1,16 @@
 // A FUSE mount, seen from the main thread: starts the workers, tells them what is mounted, fetches and answers
 // what is not local, and ends it all. Source: nydusd.md 9, 10; DESIGN 3.
 import { closeSync } from 'node:fs';
+import { messageOf } from '../../base/errors.ts';
 import type { Logger, LogLevel } from '../../base/log.ts';
 import type { RafsInstance } from '../../rafs/instance.ts';
 import { prepareInterrupts } from '../../native/thread-interrupt.ts';
 import { AccessLog, ACCESS_LOG_BYTES } from '../access-log.ts';
 import { Counters, COUNTER_BYTES, emptyStats, type FsStats } from '../counters.ts';
 import { SessionState } from '../session-state.ts';
+import { READ_AHEAD } from '../opcodes.ts';
 import { Accounting, type AccountingOptions, type AccessPattern, type FileStats } from './accounting.ts';
-import { cloneDevice, mountDevice, mountInfoOf, unmountDevice } from './device.ts';
+import { cloneDevice, mountDevice, mountInfoOf, raiseReadAhead, unmountDevice } from './device.ts';
 import { MissReader, type InFlight } from './miss-reader.ts';
 import { invalidateTree } from './notifications.ts';
 import type { BackendNews, WorkerReport } from './thread-messages.ts';
@@ -51,10 +53,14 @@ const EXIT_MS = 500;
 /** Entries of an old root that are named to kernels that cannot forget everything at once. */
 const MAX_INVALIDATED_NAMES = 100_000;
 
+/** How long the threads after the first wait with their start, so that who waits for the daemon has the processors. */
+const LATER_MS = 20;
+
 interface Attached {
   index: number;
   generation: number;
   instance: SessionInstance;
+  options: AttachOptions;
 }
 
 /** One mounted FUSE connection. */
@@ -71,12 +77,15 @@ export class FuseSession {
   /** counts reads that the main thread answers */
   readonly #counters = new Counters(new ArrayBuffer(COUNTER_BYTES));
   #attached: Attached | undefined;
+  /** all that workers have been told of: the image shown, and one that is being replaced */
+  readonly #known = new Map<number, Attached>();
   #lastIndex = 0;
   #generation = 0;
   #sequence = 0;
   #stopped: Promise<void> | undefined;
   #wireLog: boolean | undefined;
   #resolveEnded: () => void = () => {};
+  #startRest: NodeJS.Timeout | undefined;
 
   private constructor(options: FuseMountOptions, deviceFd: number) {
     this.#options = options;
@@ -91,8 +100,9 @@ export class FuseSession {
   }
 
   /**
-   * Mount and start the workers. Without `serveOpen` they wait for the first `attach`, and so does whoever
-   * touches the mount: nobody sees it empty.
+   * Mount and start to serve. Without `serveOpen` the workers wait for the first `attach`, and so does whoever touches the
+   * mount: nobody sees it empty. One worker is there when this returns; the others follow when the first image is attached
+   * (with `serveOpen`, at once): a thread takes 40 ms of a processor to start.
    *
    * @throws UsageError exit 1: no device, no permission, no such directory
    */
@@ -100,7 +110,11 @@ export class FuseSession {
     const deviceFd = await mountDevice(options.mountpoint, options.logger);
     const session = new FuseSession(options, deviceFd);
     try {
-      await session.#startWorkers();
+      const first = session.#startWorker(!options.serveOpen);
+      // while the worker starts
+      raiseReadAhead(options.mountpoint, READ_AHEAD);
+      await first.ready;
+      if (options.serveOpen) session.#startOthersSoon();
       return session;
     } catch (error) {
       await session.unmount();
@@ -121,25 +135,46 @@ export class FuseSession {
     }
   };
 
-  async #startWorkers(): Promise<void> {
+  /** @param hold serve nothing before an image is attached */
+  #startWorker(hold: boolean): WorkerHandle {
+    const accessLog = this.#accounting.enabled ? new SharedArrayBuffer(ACCESS_LOG_BYTES) : undefined;
+    if (accessLog !== undefined) this.#accounting.add(new AccessLog(accessLog));
+    const worker = new WorkerHandle({
+      deviceFd: cloneDevice(this.#deviceFd),
+      state: this.#state,
+      accessLog,
+      serveOpen: this.#options.serveOpen,
+      hold,
+      url: this.#options.workerUrl,
+      report: (message) => this.#onReport(message),
+      logger: this.#options.logger,
+    });
+    this.#workers.push(worker);
+    void worker.ended.then(() => this.#onWorkerEnd());
+    return worker;
+  }
+
+  #startOthersSoon(): void {
+    this.#startRest ??= setTimeout(() => this.#startOthers(), LATER_MS);
+  }
+
+  /** Start the workers that are missing, with what is mounted as their first news: nobody waits for them. */
+  #startOthers(): void {
     const { navigator } = globalThis;
-    const count = Math.max(1, Math.min(this.#options.threads, navigator.hardwareConcurrency));
-    for (let i = 0; i < count; i++) {
-      const accessLog = this.#accounting.enabled ? new SharedArrayBuffer(ACCESS_LOG_BYTES) : undefined;
-      if (accessLog !== undefined) this.#accounting.add(new AccessLog(accessLog));
-      const worker = new WorkerHandle({
-        deviceFd: cloneDevice(this.#deviceFd),
-        state: this.#state,
-        accessLog,
-        serveOpen: this.#options.serveOpen,
-        url: this.#options.workerUrl,
-        report: (message) => this.#onReport(message),
-        logger: this.#options.logger,
-      });
-      this.#workers.push(worker);
-      void worker.ended.then(() => this.#onWorkerEnd());
+    const count = Math.min(this.#options.threads, navigator.hardwareConcurrency);
+    const root = this.#attached?.index ?? 0;
+    const attach = [...this.#known.values()].map((known) => this.#attachment(known));
+    try {
+      while (this.#workers.length < count && this.#stopped === undefined) {
+        const worker = this.#startWorker(root !== 0);
+        const sequence = ++this.#sequence;
+        const taken = worker.post({ sequence, attach, detach: [], root });
+        // it reports its end itself; one that cannot open the image serves nothing, the others do
+        taken.catch((error: unknown) => this.#options.logger.error(messageOf(error)));
+      }
+    } catch (error) {
+      this.#options.logger.warn(`fewer FUSE workers than asked for: ${messageOf(error)}`);
     }
-    await Promise.all(this.#workers.map(({ ready }) => ready));
   }
 
   #onReport(report: WorkerReport): void {
@@ -156,9 +191,12 @@ export class FuseSession {
   }
 
   /** Post news to every worker, wake them, and wait until each has taken it. */
-  async #tell(news: Omit<BackendNews, 'sequence'>): Promise<void> {
-    const sequence = ++this.#sequence;
-    const taken = this.#workers.map((worker) => worker.post({ ...news, sequence }));
+  async #tell(attach: readonly Attached[], detach: number[], root: number): Promise<void> {
+    for (const known of attach) this.#known.set(known.index, known);
+    for (const index of detach) this.#known.delete(index);
+    const attachments = attach.map((known) => this.#attachment(known));
+    const news: BackendNews = { sequence: ++this.#sequence, attach: attachments, detach, root };
+    const taken = this.#workers.map((worker) => worker.post(news));
     const generation = this.#state.announce();
     await Promise.all([...taken, ...this.#workers.map((worker) => worker.rouse(generation))]);
   }
@@ -166,21 +204,27 @@ export class FuseSession {
   /** Show an image at the root. */
   async attach(instance: SessionInstance, options: AttachOptions): Promise<void> {
     const old = this.#attached;
-    const next: Attached = { index: this.#nextIndex(), generation: ++this.#generation, instance };
+    const next: Attached = {
+      index: this.#nextIndex(),
+      generation: ++this.#generation,
+      instance,
+      options,
+    };
     this.#misses.setInstance(next.index, instance);
     this.#attached = next;
     try {
-      await this.#tell({ attach: [this.#attachment(next, options)], detach: [], root: next.index });
+      await this.#tell([next], [], next.index);
     } catch (error) {
       // one worker could not open it: nobody shows it
       this.#attached = old;
-      await this.#tell({ attach: [], detach: [next.index], root: old?.index ?? 0 });
+      await this.#tell([], [next.index], old?.index ?? 0);
       this.#misses.setInstance(next.index, undefined);
       throw error;
     }
     if (old !== undefined) await this.#retire(old);
     // an empty root may have been seen; without serveOpen nobody has seen anything
     else if (this.#state.minor !== 0) await this.#invalidate([]);
+    this.#startOthersSoon();
   }
 
   /**
@@ -192,9 +236,9 @@ export class FuseSession {
     if (old === undefined || !sameBytes(old.instance.image.bytes, instance.image.bytes)) {
       return this.attach(instance, options);
     }
-    const next: Attached = { ...old, instance };
+    const next: Attached = { ...old, instance, options };
     this.#attached = next;
-    await this.#tell({ attach: [this.#attachment(next, options)], detach: [], root: next.index });
+    await this.#tell([next], [], next.index);
     this.#misses.setInstance(next.index, instance);
     await this.#misses.settled(old.instance);
   }
@@ -204,7 +248,7 @@ export class FuseSession {
     const old = this.#attached;
     if (old === undefined) return;
     this.#attached = undefined;
-    await this.#tell({ attach: [], detach: [old.index], root: 0 });
+    await this.#tell([], [old.index], 0);
     this.#misses.cancel(old.instance);
     await this.#invalidate(rootNames(old.instance));
     this.#misses.setInstance(old.index, undefined);
@@ -216,18 +260,18 @@ export class FuseSession {
     for (let waited = 0; waited < DRAIN_MS && this.#lookupsHeld(old.index) > 0; waited += DRAIN_STEP_MS) {
       await new Promise((resolve) => setTimeout(resolve, DRAIN_STEP_MS));
     }
-    await this.#tell({ attach: [], detach: [old.index], root: this.#attached?.index ?? 0 });
+    await this.#tell([], [old.index], this.#attached?.index ?? 0);
     this.#misses.cancel(old.instance);
     this.#misses.setInstance(old.index, undefined);
     await this.#misses.settled(old.instance);
   }
 
-  #attachment(target: Attached, options: AttachOptions): BackendNews['attach'][number] {
+  #attachment(target: Attached): BackendNews['attach'][number] {
     return {
       index: target.index,
       generation: target.generation,
       share: target.instance.share,
-      options: { ...options, uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 },
+      options: { ...target.options, uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 },
     };
   }
 
@@ -258,6 +302,7 @@ export class FuseSession {
   }
 
   async #stop(): Promise<void> {
+    clearTimeout(this.#startRest);
     this.#state.stop();
     const generation = this.#state.announce();
     await Promise.all(this.#workers.map((worker) => worker.rouse(generation)));

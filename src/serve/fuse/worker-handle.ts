@@ -15,6 +15,8 @@ export interface WorkerHandleOptions {
   state: SessionState;
   accessLog: SharedArrayBuffer | undefined;
   serveOpen: boolean;
+  /** serve nothing before an image is attached */
+  hold: boolean;
   url: URL | undefined;
   report: (report: WorkerReport) => void;
   logger: Logger;
@@ -56,7 +58,7 @@ export class WorkerHandle {
       accessLog: options.accessLog,
       serveOpen: options.serveOpen,
       startedAtSec: Math.floor(Date.now() / 1000),
-      hold: !options.serveOpen,
+      hold: options.hold,
     };
     this.#worker = new Worker(options.url ?? workerUrl(), { workerData: start, name: 'fuse' });
     this.ready = new Promise((resolve, reject) => {

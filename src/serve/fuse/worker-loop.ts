@@ -142,7 +142,7 @@ export class WorkerLoop {
     }
     for (const index of news.detach) this.#dispatcher.setImage(index, undefined);
     this.#dispatcher.setRoot(news.root);
-    if (news.root !== 0) this.#held = false;
+    if (news.root !== 0 && problem === undefined) this.#held = false;
     this.#post({ type: 'ack', sequence: news.sequence, problem });
   }
 

@@ -5,6 +5,17 @@ import type { Logger } from '../../base/log.ts';
 import type { BackendConfig } from '../config.ts';
 import { LocalfsBackend } from './localfs.ts';
 import type { BackendMeter } from './meter.ts';
+import { RegistryBackend } from './registry.ts';
+import { readRegistryConfig } from './registry-config.ts';
+
+/** Who waits for a read. */
+export interface ReadHow {
+  /** true: nobody waits, it is read ahead; fewer retries, lower priority */
+  prefetch?: boolean;
+}
+
+/** Settings that change at run time (nydusd.md 5.8). */
+export type BackendSetting = 'registry_auth' | 'proxy_url' | 'dragonfly_scheduler_endpoint';
 
 /** One blob of a backend. */
 export interface BlobReader {
@@ -22,7 +33,7 @@ export interface BlobReader {
    * @returns the bytes; fewer than `length` only where the blob ends
    * @throws BackendError EIO  the store failed; the reason of `signal` when that was aborted
    */
-  read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array>;
+  read(offset: number, length: number, signal?: AbortSignal, how?: ReadHow): Promise<Uint8Array>;
   /** Account for a read that was made through `fd`. @param got bytes read, negative for a failure */
   note(offset: number, got: number, millis: number): void;
   close(): void;
@@ -34,6 +45,8 @@ export interface Backend {
   readonly meter: BackendMeter;
   /** @throws BackendError EIO  there is no such blob */
   open(blobId: string): Promise<BlobReader>;
+  /** Change a setting for the requests to come; backends without it ignore the call. */
+  configure?(setting: BackendSetting, value: string): void;
   close(): Promise<void>;
 }
 
@@ -44,7 +57,10 @@ export interface Backend {
  */
 export function openBackend(config: BackendConfig, logger: Logger): Backend {
   if (config.type === 'localfs' && config.localfs !== null) return new LocalfsBackend(config.localfs, logger);
+  if (config.type === 'registry' && config.registry !== null) {
+    return new RegistryBackend(readRegistryConfig(config.registry), logger);
+  }
   throw new UsageError(`backend type ${config.type || '""'} is not supported yet`, {
-    hint: 'localfs is supported',
+    hint: 'localfs and registry are supported',
   });
 }

@@ -31,7 +31,7 @@ import { RecentChunks } from './recent-chunks.ts';
 const JOB_BYTES = MIB;
 /** Unpublished data is flushed after this time, or when this much has come together. */
 export const PUBLISH_MS = 1000;
-const PUBLISH_BYTES = 256 * MIB;
+const PUBLISH_BYTES = 1024 * MIB;
 /** A cache that refused data is tried again after this time. */
 const BROKEN_MS = 30_000;
 

@@ -1,0 +1,207 @@
+// The way of one request: P2P proxy, then mirrors, then the origin. Source: blob-and-cache.md 19.1, 21.1, 21.3, 21.5.
+import { messageOf, RegistryError } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
+import type { HttpAnswer, HttpClient } from '../../registry/http.ts';
+import { redactUrl } from '../../registry/redact.ts';
+import type { ProxyConfig } from '../config.ts';
+import { Health } from './health.ts';
+import type { MirrorConfig } from './registry-config.ts';
+
+export const USER_AGENT = 'nydusd/1.0.0';
+const HEADER_VARIABLE = 'NYDUS_HEADER_';
+
+export interface RouteOptions {
+  http: HttpClient;
+  proxy: ProxyConfig | null;
+  mirrors: readonly MirrorConfig[];
+  timeoutSeconds: number;
+  connectTimeoutSeconds: number;
+  logger: Logger;
+  clock: () => number;
+  env: NodeJS.ProcessEnv;
+}
+
+export interface RouteRequest {
+  method: string;
+  url: URL;
+  headers: Record<string, string>;
+  prefetch: boolean;
+  /** leave the peers of the proxy out: the last retry, or the proxy asked for it */
+  direct: boolean;
+  /** URL of the registry itself: mirrors may answer it */
+  mirrored: boolean;
+  signal?: AbortSignal | undefined;
+}
+
+interface Mirror {
+  config: MirrorConfig;
+  url: URL;
+  health: Health;
+  failures: number;
+}
+
+/** Headers that the environment adds to every request. */
+export function environmentHeaders(env: NodeJS.ProcessEnv): Record<string, string> {
+  const out: Record<string, string> = {};
+  for (const [name, value] of Object.entries(env)) {
+    const header = name.startsWith(HEADER_VARIABLE) ? name.slice(HEADER_VARIABLE.length) : '';
+    if (/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(header) && value !== undefined && !/[\r\n\0]/.test(value)) {
+      out[header.toLowerCase()] = value;
+    }
+  }
+  return out;
+}
+
+/** Sends requests over whatever is well. */
+export class HttpRoute {
+  readonly #options: RouteOptions;
+  readonly #environment: Record<string, string>;
+  readonly #mirrors: Mirror[];
+  #proxyUrl: string;
+  readonly #proxyHealth: Health | undefined;
+  /** `use_http`: decided by the first URL, then kept */
+  #rewrites: boolean | undefined;
+
+  constructor(options: RouteOptions) {
+    const { proxy, mirrors, http, clock, logger, connectTimeoutSeconds, timeoutSeconds } = options;
+    this.#options = options;
+    this.#environment = environmentHeaders(options.env);
+    this.#proxyUrl = proxy?.url ?? '';
+    if (proxy !== null) {
+      this.#proxyHealth = new Health({
+        pingUrl: proxy.ping_url,
+        intervalSeconds: proxy.check_interval,
+        pauseSeconds: proxy.check_pause_elapsed,
+        timeoutSeconds: connectTimeoutSeconds,
+        belowStatus: 400,
+        onlyWhenUnwell: false,
+        http,
+        clock,
+      });
+      this.#proxyHealth.onChange = (well) => logger.warn(`proxy ${redactUrl(proxy.url)} is ${well ? 'well' : 'not well'}`);
+      if (proxy.dragonfly_scheduler_endpoint !== '') {
+        logger.warn('dragonfly_scheduler_endpoint is not used: requests go to the HTTP proxy of Dragonfly');
+      }
+    }
+    this.#mirrors = mirrors.map((config) => ({
+      config,
+      url: new URL(config.host),
+      failures: 0,
+      health: new Health({
+        pingUrl: config.ping_url === '' ? `${config.host.replace(/\/+$/, '')}/v2` : config.ping_url,
+        intervalSeconds: config.health_check_interval,
+        pauseSeconds: config.health_check_pause_elapsed,
+        timeoutSeconds,
+        belowStatus: 500,
+        onlyWhenUnwell: true,
+        http,
+        clock,
+      }),
+    }));
+  }
+
+  /** True when there is a proxy whose rules apply. */
+  get hasProxy(): boolean {
+    return this.#proxyUrl !== '';
+  }
+
+  /** Change the proxy for requests to come; '' = none. Kept only where a proxy section says how to use it. */
+  setProxyUrl(url: string): void {
+    if (url === '' || URL.parse(url) !== null) this.#proxyUrl = url;
+    else this.#options.logger.warn(`proxy_url is no URL, it is ignored`);
+  }
+
+  /**
+   * Send one request; redirects and statuses are the caller's.
+   *
+   * @throws RegistryError EIO  nobody answered
+   */
+  async send(request: RouteRequest): Promise<HttpAnswer> {
+    const { proxy, logger } = this.#options;
+    const fallback = proxy?.fallback ?? true;
+    if (this.hasProxy && !(request.direct && fallback)) {
+      const health = this.#proxyHealth;
+      health?.use();
+      if (health?.healthy !== false) {
+        try {
+          const answer = await this.#through(request);
+          if (answer.status < 500 || !fallback) return answer;
+          await answer.discard();
+          logger.debug(`the proxy answered ${answer.status}, asking the origin`);
+        } catch (error) {
+          request.signal?.throwIfAborted();
+          if (!fallback) throw error;
+          logger.warn(`the proxy failed, asking the origin: ${messageOf(error)}`);
+        }
+      } else if (!fallback) {
+        const place = { method: request.method, url: redactUrl(request.url), status: 0, codes: [] };
+        throw new RegistryError(place, 'the proxy is not well and `fallback` is off', { retryable: true });
+      }
+    }
+    return (request.mirrored ? await this.#mirrored(request) : undefined) ?? this.#to(request, request.url);
+  }
+
+  #headers(request: RouteRequest, more: Record<string, string> = {}): Record<string, string> {
+    const p2p =
+      this.hasProxy && !request.direct
+        ? {
+            'x-dragonfly-prefetch': 'true',
+            'x-dragonfly-priority': request.prefetch ? '3' : '6',
+            'x-dragonfly-use-p2p': 'true',
+          }
+        : {};
+    return { ...request.headers, ...p2p, ...more, 'user-agent': USER_AGENT, ...this.#environment };
+  }
+
+  #to(request: RouteRequest, url: URL, more?: Record<string, string>): Promise<HttpAnswer> {
+    const { http, timeoutSeconds } = this.#options;
+    const { method, signal } = request;
+    return http.send({ method, url, headers: this.#headers(request, more), signal, totalTimeoutMs: timeoutSeconds * 1000 });
+  }
+
+  #through(request: RouteRequest): Promise<HttpAnswer> {
+    const { http, timeoutSeconds, proxy } = this.#options;
+    const { method, signal } = request;
+    this.#rewrites ??= proxy?.use_http === true && request.url.protocol === 'https:';
+    const url = this.#rewrites ? new URL(request.url.href.replace('https', 'http')) : request.url;
+    const headers = this.#headers(request);
+    return http.send({ method, url, headers, signal, totalTimeoutMs: timeoutSeconds * 1000, proxy: this.#proxyUrl });
+  }
+
+  async #mirrored(request: RouteRequest): Promise<HttpAnswer | undefined> {
+    for (const mirror of this.#mirrors) {
+      mirror.health.use();
+      if (!mirror.health.healthy) continue;
+      const url = new URL(request.url);
+      url.protocol = mirror.url.protocol;
+      url.hostname = mirror.url.hostname;
+      url.port = mirror.url.port;
+      try {
+        const answer = await this.#to(request, url, mirror.config.headers);
+        if (answer.status < 500) return answer;
+        await answer.discard();
+      } catch (error) {
+        request.signal?.throwIfAborted();
+        this.#mirrorFailed(mirror, error);
+      }
+    }
+    return undefined;
+  }
+
+  #mirrorFailed(mirror: Mirror, error: unknown): void {
+    mirror.failures++;
+    const { logger } = this.#options;
+    logger.warn(`mirror ${mirror.url.origin} failed: ${messageOf(error)}`);
+    if (mirror.failures < mirror.config.failure_limit) return;
+    mirror.health.onChange = (well) => {
+      if (well) mirror.failures = 0;
+      logger.warn(`mirror ${mirror.url.origin} is ${well ? 'used again' : 'left out'}`);
+    };
+    mirror.health.set(false);
+  }
+
+  close(): void {
+    this.#proxyHealth?.close();
+    for (const mirror of this.#mirrors) mirror.health.close();
+  }
+}
