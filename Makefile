@@ -30,10 +30,12 @@ check: deps
 	$(NODE) --test test/layering.test.ts
 	$(NODE) tools/cli-docs.ts --check
 	$(NODE) tools/format-docs.ts --check
+	$(NODE) tools/limits-docs.ts --check
 
 docs: deps
 	$(NODE) tools/cli-docs.ts
 	$(NODE) tools/format-docs.ts
+	$(NODE) tools/limits-docs.ts
 
 test: build
 	$(NODE) tools/test.ts

@@ -43,7 +43,8 @@ function run(more: Partial<FuseDaemonOptions> = {}, parts = fakeParts()): Run {
 
 function ask(method: string, path: string): Promise<{ status: number; body: string }> {
   return new Promise((resolve, reject) => {
-    const call = request({ socketPath: apisock, method, path }, (answer) => {
+    // no agent: it would keep the connection of an earlier daemon on this path and ask that one
+    const call = request({ socketPath: apisock, method, path, agent: false }, (answer) => {
       let body = '';
       answer.on('data', (data) => (body += data));
       answer.on('end', () => resolve({ status: answer.statusCode ?? 0, body }));

@@ -55,7 +55,7 @@ export function apiRequest(
   timeoutMs = 10_000,
 ): Promise<ApiAnswer> {
   return new Promise((resolve, reject) => {
-    const call = request({ socketPath, method, path, timeout: timeoutMs }, (answer) => {
+    const call = request({ socketPath, method, path, timeout: timeoutMs, agent: false }, (answer) => {
       const pieces: Buffer[] = [];
       answer.on('data', (piece: Buffer) => pieces.push(piece));
       answer.on('error', reject);
