@@ -9,7 +9,7 @@ import { build, type Plugin } from 'esbuild';
 const root = fileURLToPath(new URL('..', import.meta.url)).replace(/\/$/, '');
 
 /** Packages with native code: they are loaded from node_modules at run time. */
-const NATIVE = ['koffi', 'lz4-napi', '@napi-rs/blake-hash', '@node-rs/crc32'];
+export const NATIVE = ['koffi', 'lz4-napi', '@napi-rs/blake-hash', '@node-rs/crc32'];
 
 /** Packages written as CommonJS ask for `require`, which an ES module has not. */
 const BANNER =

@@ -101,7 +101,11 @@ export class RegistryError extends NydusError {
   constructor(
     answer: RegistryAnswer,
     problem: string,
-    options: NydusErrorOptions & { retryable?: boolean; speaksHttp?: boolean; retryAfterMs?: number | undefined } = {},
+    options: NydusErrorOptions & {
+      retryable?: boolean;
+      speaksHttp?: boolean;
+      retryAfterMs?: number | undefined;
+    } = {},
   ) {
     super('ERR_NYDUS_REGISTRY', 'EIO', `${answer.method} ${answer.url}: ${problem}`, options);
     this.answer = answer;

@@ -147,7 +147,7 @@ export class DictionaryError extends UsageError {
 /**
  * Bootstrap of the dictionary of a build.
  *
- * @param traits of the image to build; any compressor will do for the dictionary
+ * @param traits of the image to build; a v6 image may use a dictionary with any compressor, v5 has one for all blobs
  * @throws DictionaryError in upstream's words
  */
 export function openBuildDictionary(path: string, traits: ImageTraits): RafsImage {
@@ -161,7 +161,7 @@ export function openBuildDictionary(path: string, traits: ImageTraits): RafsImag
   }
   const { compressor } = image.super;
   try {
-    checkTraits({ ...traits, compressor }, traitsOf(image));
+    checkTraits(traits.version === 5 ? traits : { ...traits, compressor }, traitsOf(image));
   } catch (error) {
     throw new DictionaryError(messageOf(error));
   }

@@ -3,6 +3,7 @@
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { UsageError } from '../base/errors.ts';
+import type { CompressorName } from '../codec/algorithms.ts';
 import { JobRunner, type Job, type JobSettings } from './pool-job.ts';
 import type { PoolReply } from './pool-worker.ts';
 
@@ -28,6 +29,15 @@ function workerFile(): URL {
     : new URL('./pool-worker.js', import.meta.url);
 }
 
+/**
+ * Workers when nobody says how many: one for each core. Without compression the main thread, which scans, hashes and
+ * writes, has as much to do as a worker: it gets a core of its own.
+ */
+function defaultThreads(compressor: CompressorName): number {
+  const cores = availableParallelism();
+  return compressor === 'none' ? Math.max(1, cores - 1) : cores;
+}
+
 /** A pool for one build. Until `start` jobs are done at once on the calling thread: small builds need no workers. */
 export class WorkerPool {
   readonly #settings: JobSettings;
@@ -37,10 +47,10 @@ export class WorkerPool {
   #inline: JobRunner | undefined;
   #failure: unknown;
 
-  /** @param threads workers; 0 = one for each core */
+  /** @param threads workers; 0 = as many as suit this machine */
   constructor(settings: JobSettings, threads: number) {
     this.#settings = settings;
-    this.#threads = Math.min(MAX_WORKERS, threads === 0 ? availableParallelism() : threads);
+    this.#threads = Math.min(MAX_WORKERS, threads === 0 ? defaultThreads(settings.compressor) : threads);
   }
 
   /** Jobs that keep all workers busy. */

@@ -28,7 +28,11 @@ async function* tarOf(bootstrap: string, size: number, signal: AbortSignal): Asy
 }
 
 /** Write the layer of a bootstrap into a file. */
-export async function writeBootstrapLayer(bootstrap: string, to: string, signal: AbortSignal): Promise<BootstrapLayer> {
+export async function writeBootstrapLayer(
+  bootstrap: string,
+  to: string,
+  signal: AbortSignal,
+): Promise<BootstrapLayer> {
   const plain = createHash('sha256');
   const packed = createHash('sha256');
   let size = 0;
@@ -47,6 +51,12 @@ export async function writeBootstrapLayer(bootstrap: string, to: string, signal:
     },
   });
   const source = Readable.from(hashPlain(tarOf(bootstrap, plainSize, signal)), { objectMode: false });
-  await pipeline(source, createGzip({ chunkSize: 256 * 1024 }), count, createWriteStream(to, { flags: 'wx' }), { signal });
+  await pipeline(
+    source,
+    createGzip({ chunkSize: 256 * 1024 }),
+    count,
+    createWriteStream(to, { flags: 'wx' }),
+    { signal },
+  );
   return { digest: `sha256:${packed.digest('hex')}`, size, diffId: `sha256:${plain.digest('hex')}` };
 }

@@ -28,7 +28,8 @@ export type ConvertEvent =
   | { event: 'merge'; platform: string }
   | { event: 'done'; digest: string; mediaType: string; size: number };
 
-export interface ConvertOptions extends BlobOptions, Pick<ManifestOptions, 'oci' | 'withReferrer' | 'sourceReference'> {
+export interface ConvertOptions
+  extends BlobOptions, Pick<ManifestOptions, 'oci' | 'withReferrer' | 'sourceReference'> {
   /** undefined = all */
   platforms: PlatformSpec[] | undefined;
 }
@@ -205,15 +206,27 @@ class Conversion {
     progress({ event: 'layer', state: 'pushing', digest, done: 0, size: descriptor.size });
     await this.#timedPut(() => this.#target.putFile(file, descriptor, this.#signal));
     this.#metrics.targetImageSize += descriptor.size;
-    progress({ event: 'layer', state: 'done', digest, size, target: descriptor.digest, targetSize: descriptor.size });
+    progress({
+      event: 'layer',
+      state: 'done',
+      digest,
+      size,
+      target: descriptor.digest,
+      targetSize: descriptor.size,
+    });
     return converted;
   }
 
-  async #convertImage(image: SelectedImage): Promise<{ manifest: Descriptor; bytes: Buffer; image: SelectedImage }> {
+  async #convertImage(
+    image: SelectedImage,
+  ): Promise<{ manifest: Descriptor; bytes: Buffer; image: SelectedImage }> {
     const { workDir, logger, progress } = this.#context;
     const { version, prefetchPatterns } = this.#options;
     const layers = await Promise.all(image.manifest.layers.map((layer) => this.#layer(layer)));
-    progress({ event: 'merge', platform: image.platform === undefined ? 'unknown' : showPlatform(image.platform) });
+    progress({
+      event: 'merge',
+      platform: image.platform === undefined ? 'unknown' : showPlatform(image.platform),
+    });
     const name = hexOf(image.descriptor.digest);
     const merged = join(workDir, `${name}.merged`);
     const result = await mergeImages(
@@ -237,7 +250,10 @@ class Conversion {
     const blobs = layers.map((layer) => layer.descriptor);
     const stray = result.blobs.find((id) => !blobs.some((blob) => hexOf(blob.digest) === id));
     if (stray !== undefined)
-      throw new FormatError({ struct: 'bootstrap', field: 'blobs' }, `names blob ${stray}, which no layer has`);
+      throw new FormatError(
+        { struct: 'bootstrap', field: 'blobs' },
+        `names blob ${stray}, which no layer has`,
+      );
     const file = join(this.#target.blobDir, `${name}.bootstrap`);
     const bootstrap = await writeBootstrapLayer(merged, file, this.#signal);
     await rm(merged);

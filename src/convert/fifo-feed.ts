@@ -35,7 +35,11 @@ export function releaseReader(path: string): void {
  *
  * @throws what the chunks throw, EPIPE when the reader goes away, or the reason of the signal
  */
-export async function feedFifo(path: string, chunks: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<void> {
+export async function feedFifo(
+  path: string,
+  chunks: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): Promise<void> {
   const socket = new Socket({ fd: await openWriter(path, signal), readable: false, writable: true });
   const closed = once(socket, 'close').catch(() => {});
   let failure: Error | undefined;

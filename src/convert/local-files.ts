@@ -45,7 +45,8 @@ export async function readSmall(files: LocalFiles, path: string, limit: number):
   const range = await files.find(path);
   if (range === undefined) throw new FormatError({ struct: files.name }, `${path} is missing`);
   const size = range.end - range.start;
-  if (size > limit) throw new FormatError({ struct: files.name }, `${path} has ${size} bytes, limit ${limit}`);
+  if (size > limit)
+    throw new FormatError({ struct: files.name }, `${path} has ${size} bytes, limit ${limit}`);
   const file = await open(range.file, 'r');
   try {
     return await readExactly(file, range.start, size, files.name);
@@ -58,7 +59,8 @@ async function readExactly(file: FileHandle, start: number, size: number, name: 
   const bytes = Buffer.alloc(size);
   for (let filled = 0; filled < size;) {
     const { bytesRead } = await file.read(bytes, filled, size - filled, start + filled);
-    if (bytesRead === 0) throw new FormatError({ struct: name, offset: start + filled }, `ends ${size - filled} bytes early`);
+    if (bytesRead === 0)
+      throw new FormatError({ struct: name, offset: start + filled }, `ends ${size - filled} bytes early`);
     filled += bytesRead;
   }
   return bytes;
@@ -104,17 +106,26 @@ class ArchiveFiles implements LocalFiles {
   find(path: string): Promise<FileRange | undefined> {
     let member = this.#members.get(posix.normalize(path));
     for (let links = 0; member !== undefined && 'link' in member; links++) {
-      if (links === MAX_LINKS) throw new FormatError({ struct: this.name }, `${path}: more than ${MAX_LINKS} links`);
+      if (links === MAX_LINKS)
+        throw new FormatError({ struct: this.name }, `${path}: more than ${MAX_LINKS} links`);
       member = this.#members.get(member.link);
     }
     if (member === undefined) return Promise.resolve(undefined);
-    return Promise.resolve({ file: this.name, start: member.start, end: member.start + member.size, whole: false });
+    return Promise.resolve({
+      file: this.name,
+      start: member.start,
+      end: member.start + member.size,
+      whole: false,
+    });
   }
 }
 
 /** One way to write a member's name: `./a//b` is `a/b`. */
 function memberName(name: Buffer | string): string {
-  return posix.normalize(name.toString()).replace(/^(\.?\/)+/, '').replace(/\/$/, '');
+  return posix
+    .normalize(name.toString())
+    .replace(/^(\.?\/)+/, '')
+    .replace(/\/$/, '');
 }
 
 async function indexArchive(file: FileHandle, name: string): Promise<Map<string, Member>> {
@@ -129,13 +140,21 @@ async function indexArchive(file: FileHandle, name: string): Promise<Map<string,
     at += TAR_BLOCK;
     if (block.every((byte) => byte === 0)) continue;
     const { type, name: path, link, size: headerSize } = parseTarHeader(block, header);
-    const extension = type === TarType.paxLocal || type === TarType.gnuLongName || type === TarType.gnuLongLink;
+    const extension =
+      type === TarType.paxLocal || type === TarType.gnuLongName || type === TarType.gnuLongLink;
     const size = extension ? headerSize : (paxSize ?? headerSize);
     if (at + size > end)
-      throw new FormatError({ struct: name, offset: header }, `member of ${size} bytes, ${end - at} are left`);
+      throw new FormatError(
+        { struct: name, offset: header },
+        `member of ${size} bytes, ${end - at} are left`,
+      );
     if (extension) {
       const limit = type === TarType.paxLocal ? MAX_TAR_PAX : MAX_TAR_LONG_NAME;
-      if (size > limit) throw new FormatError({ struct: name, offset: header }, `extension header of ${size} bytes, limit ${limit}`);
+      if (size > limit)
+        throw new FormatError(
+          { struct: name, offset: header },
+          `extension header of ${size} bytes, limit ${limit}`,
+        );
       const body = await readExactly(file, at, size, name);
       if (type === TarType.paxLocal) {
         for (const { key, value } of parsePax(body, at)) {
@@ -152,10 +171,12 @@ async function indexArchive(file: FileHandle, name: string): Promise<Map<string,
         else longLink = text;
       }
     } else {
-      if (members.size >= MAX_MEMBERS) throw new FormatError({ struct: name }, `more than ${MAX_MEMBERS} members`);
+      if (members.size >= MAX_MEMBERS)
+        throw new FormatError({ struct: name }, `more than ${MAX_MEMBERS} members`);
       const key = memberName(longName ?? path);
       const target = (longLink ?? link).toString();
-      if (type === TarType.symlink) members.set(key, { link: memberName(posix.join(posix.dirname(key), target)) });
+      if (type === TarType.symlink)
+        members.set(key, { link: memberName(posix.join(posix.dirname(key), target)) });
       else if (type === TarType.hardlink) members.set(key, { link: memberName(target) });
       else if (type === TarType.regular || type === TarType.regularOld) members.set(key, { start: at, size });
       longName = undefined;

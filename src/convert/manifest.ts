@@ -30,7 +30,11 @@ export interface Documents {
   manifest: { bytes: Buffer; descriptor: Descriptor };
 }
 
-function convertedConfig(config: ImageConfig, blobs: readonly Descriptor[], bootstrap: BootstrapLayer): ImageConfig {
+function convertedConfig(
+  config: ImageConfig,
+  blobs: readonly Descriptor[],
+  bootstrap: BootstrapLayer,
+): ImageConfig {
   return {
     ...config,
     rootfs: { ...config.rootfs, diff_ids: [...blobs.map((blob) => blob.digest), bootstrap.diffId] },
@@ -87,7 +91,8 @@ export function indexDocument(
   sourceType: string | undefined,
   oci: boolean,
 ): { bytes: Buffer; descriptor: Descriptor } {
-  const mediaType = !oci && sourceType !== undefined && isIndexType(sourceType) ? sourceType : MediaType.ociIndex;
+  const mediaType =
+    !oci && sourceType !== undefined && isIndexType(sourceType) ? sourceType : MediaType.ociIndex;
   const manifests = entries.map(({ manifest, platform }) => ({
     ...manifest,
     ...(platform === undefined ? {} : { platform }),

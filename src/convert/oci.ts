@@ -119,7 +119,9 @@ export function parseObject(bytes: Uint8Array, struct: string): Json {
 
 function textMap(value: unknown): Record<string, string> | undefined {
   if (!isObject(value)) return undefined;
-  const texts = Object.entries(value).filter((entry): entry is [string, string] => typeof entry[1] === 'string');
+  const texts = Object.entries(value).filter(
+    (entry): entry is [string, string] => typeof entry[1] === 'string',
+  );
   return Object.fromEntries(texts);
 }
 

@@ -49,21 +49,36 @@ export function showPlatform(platform: Pick<Platform, 'os' | 'architecture' | 'v
 function parseOne(text: string): PlatformSpec {
   const parts = text.split('/');
   if (parts.length > 3 || parts.some((part) => !/^[A-Za-z0-9_.-]+$/.test(part))) {
-    throw new UsageError(`invalid platform "${text}"`, { exitCode: 1, hint: 'write os/architecture, such as linux/amd64' });
+    throw new UsageError(`invalid platform "${text}"`, {
+      exitCode: 1,
+      hint: 'write os/architecture, such as linux/amd64',
+    });
   }
   const [first = '', architecture, variant = ''] = parts;
   if (architecture !== undefined) return normal(first, architecture, variant);
-  return OS_NAMES.has(first.toLowerCase()) ? normal(first, hostArchitecture(), '') : normal('linux', first, '');
+  return OS_NAMES.has(first.toLowerCase())
+    ? normal(first, hostArchitecture(), '')
+    : normal('linux', first, '');
 }
 
 /** Platforms of a comma list; `linux/<host architecture>` when it is empty. */
 export function parsePlatforms(text: string | undefined): PlatformSpec[] {
-  const parts = (text ?? '').split(',').map((part) => part.trim()).filter((part) => part !== '');
+  const parts = (text ?? '')
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '');
   return parts.length === 0 ? [normal('linux', hostArchitecture(), '')] : parts.map(parseOne);
 }
 
 /** Does an image's platform answer the wish? A wish without variant takes the plain one. */
-export function matchesPlatform(wish: PlatformSpec, platform: Pick<Platform, 'os' | 'architecture' | 'variant'>): boolean {
-  const found = normal(platform.os, platform.architecture, typeof platform.variant === 'string' ? platform.variant : '');
+export function matchesPlatform(
+  wish: PlatformSpec,
+  platform: Pick<Platform, 'os' | 'architecture' | 'variant'>,
+): boolean {
+  const found = normal(
+    platform.os,
+    platform.architecture,
+    typeof platform.variant === 'string' ? platform.variant : '',
+  );
   return found.os === wish.os && found.architecture === wish.architecture && found.variant === wish.variant;
 }

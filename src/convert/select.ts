@@ -70,7 +70,9 @@ async function loadImage(
 
 /** Entries that hold no image: attestations of BuildKit, which are indexed beside the images they speak of. */
 function isAttestation(entry: Descriptor): boolean {
-  return entry.annotations?.[Annotation.dockerReferenceType] !== undefined || entry.platform?.os === 'unknown';
+  return (
+    entry.annotations?.[Annotation.dockerReferenceType] !== undefined || entry.platform?.os === 'unknown'
+  );
 }
 
 /**
@@ -87,7 +89,9 @@ export async function selectImages(
 ): Promise<Selection> {
   const { descriptor, bytes } = await source.resolve(signal);
   const wants = (platform: Platform | undefined): boolean =>
-    platforms === undefined || platform === undefined || platforms.some((wish) => matchesPlatform(wish, platform));
+    platforms === undefined ||
+    platform === undefined ||
+    platforms.some((wish) => matchesPlatform(wish, platform));
   const nothing = (found: readonly (Platform | undefined)[]): UsageError => {
     const names = found.map((platform) => (platform === undefined ? 'unknown' : showPlatform(platform)));
     return wrong(
@@ -109,7 +113,9 @@ export async function selectImages(
     if (!wants(entry.platform) || seen.has(entry.digest)) continue;
     seen.add(entry.digest);
     if (!isManifestType(entry.mediaType))
-      throw wrong(`${source.name}: ${entry.digest} of media type ${entry.mediaType} in the index is no image manifest`);
+      throw wrong(
+        `${source.name}: ${entry.digest} of media type ${entry.mediaType} in the index is no image manifest`,
+      );
     const image = await loadImage(source, entry, await source.document(entry, signal), signal);
     if (wants(image.platform)) images.push(image);
   }

@@ -52,7 +52,8 @@ function parseSaved(bytes: Buffer): SavedImage[] {
 }
 
 function choose(images: readonly SavedImage[], wanted: WantedName, place: string): SavedImage {
-  const found = images.find((image) => image.names.some(wanted.matches)) ?? (images.length === 1 ? images[0] : undefined);
+  const found =
+    images.find((image) => image.names.some(wanted.matches)) ?? (images.length === 1 ? images[0] : undefined);
   if (found !== undefined) return found;
   const names = images.flatMap((image) => image.names);
   throw new UsageError(`${place} holds ${images.length} images, none is called ${wanted.text}`, {
@@ -73,27 +74,36 @@ async function* plain(input: AsyncIterable<Uint8Array>, signal: AbortSignal): As
   const gzip = head[0] === 0x1f && head[1] === 0x8b;
   const zstd = head[0] === 0x28 && head[1] === 0xb5 && head[2] === 0x2f && head[3] === 0xfd;
   if (!gzip && !zstd) return yield* whole;
-  const decoder = gzip ? createGunzip({ chunkSize: READ_SIZE }) : createZstdDecompress({ chunkSize: READ_SIZE });
+  const decoder = gzip
+    ? createGunzip({ chunkSize: READ_SIZE })
+    : createZstdDecompress({ chunkSize: READ_SIZE });
   const feeding = pipeline(Readable.from(whole, { objectMode: false }), decoder, { signal });
   feeding.catch(() => {}); // the loop below sees it
   try {
     for await (const chunk of decoder as AsyncIterable<Uint8Array>) yield chunk;
   } catch (error) {
     if (signal.aborted) throw error;
-    throw new FormatError({ struct: 'layer' }, `cannot be decompressed: ${messageOf(error)}`, { cause: error });
+    throw new FormatError({ struct: 'layer' }, `cannot be decompressed: ${messageOf(error)}`, {
+      cause: error,
+    });
   } finally {
     decoder.destroy();
   }
 }
 
-async function* verifiedPlain(chunks: AsyncIterable<Uint8Array>, diffId: string, what: string): AsyncGenerator<Uint8Array> {
+async function* verifiedPlain(
+  chunks: AsyncIterable<Uint8Array>,
+  diffId: string,
+  what: string,
+): AsyncGenerator<Uint8Array> {
   const hash = createHash('sha256');
   for await (const chunk of chunks) {
     hash.update(chunk);
     yield chunk;
   }
   const found = `sha256:${hash.digest('hex')}`;
-  if (found !== diffId) throw new IntegrityError(`${what}: plain bytes have digest ${found}, the config says ${diffId}`);
+  if (found !== diffId)
+    throw new IntegrityError(`${what}: plain bytes have digest ${found}, the config says ${diffId}`);
 }
 
 class DockerSource implements ImageSource {
@@ -110,7 +120,11 @@ class DockerSource implements ImageSource {
   }
 
   async resolve(): Promise<{ descriptor: Descriptor; bytes: Uint8Array }> {
-    const saved = choose(parseSaved(await readSmall(this.#files, MANIFEST_FILE, MAX_DOCUMENT)), this.#wanted, this.name);
+    const saved = choose(
+      parseSaved(await readSmall(this.#files, MANIFEST_FILE, MAX_DOCUMENT)),
+      this.#wanted,
+      this.name,
+    );
     const configBytes = await readSmall(this.#files, saved.config, MAX_DOCUMENT);
     const config = parseConfig(configBytes, saved.layers.length);
     const layers: Descriptor[] = [];
@@ -142,7 +156,8 @@ class DockerSource implements ImageSource {
 
   layer(descriptor: Descriptor): LayerInput {
     const found = this.#layers.get(descriptor.digest);
-    if (found === undefined) throw new FormatError({ struct: this.name }, `layer ${descriptor.digest} is missing`);
+    if (found === undefined)
+      throw new FormatError({ struct: this.name }, `layer ${descriptor.digest} is missing`);
     const { path, range } = found;
     const what = `${this.name}: ${path}`;
     return {

@@ -29,7 +29,8 @@ class RegistrySource implements ImageSource {
   async document(descriptor: Descriptor, signal: AbortSignal): Promise<Uint8Array> {
     const { mediaType, digest, size } = descriptor;
     const what = `${this.name}: ${digest}`;
-    if (size > MAX_DOCUMENT) throw new FormatError({ struct: what }, `has ${size} bytes, limit ${MAX_DOCUMENT}`);
+    if (size > MAX_DOCUMENT)
+      throw new FormatError({ struct: what }, `has ${size} bytes, limit ${MAX_DOCUMENT}`);
     const bytes =
       isManifestType(mediaType) || isIndexType(mediaType)
         ? (await this.#repository.manifest(digest, signal)).bytes

@@ -23,16 +23,26 @@ export interface ImageSource {
   close(): Promise<void>;
 }
 
-function differs(what: string, expected: Pick<Descriptor, 'digest' | 'size'>, digest: string, size: number): IntegrityError {
+function differs(
+  what: string,
+  expected: Pick<Descriptor, 'digest' | 'size'>,
+  digest: string,
+  size: number,
+): IntegrityError {
   return new IntegrityError(
     `${what}: ${size} bytes with digest ${digest}, expected ${expected.size} bytes with digest ${expected.digest}`,
   );
 }
 
 /** Check bytes that are in memory. @throws IntegrityError */
-export function verifyBytes(bytes: Uint8Array, expected: Pick<Descriptor, 'digest' | 'size'>, what: string): void {
+export function verifyBytes(
+  bytes: Uint8Array,
+  expected: Pick<Descriptor, 'digest' | 'size'>,
+  what: string,
+): void {
   const digest = `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
-  if (digest !== expected.digest || bytes.length !== expected.size) throw differs(what, expected, digest, bytes.length);
+  if (digest !== expected.digest || bytes.length !== expected.size)
+    throw differs(what, expected, digest, bytes.length);
 }
 
 /** Pass bytes through; IntegrityError in place of the end when size or digest are not as expected. */

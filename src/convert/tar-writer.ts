@@ -26,7 +26,10 @@ export function padding(size: number): Uint8Array {
 export function memberHeader(member: TarMember): Buffer {
   const block = Buffer.alloc(TAR_BLOCK);
   if (Buffer.byteLength(member.name) > MAX_NAME)
-    throw new FormatError({ struct: 'tarHeader', field: 'name' }, `"${member.name}" has more than ${MAX_NAME} bytes`);
+    throw new FormatError(
+      { struct: 'tarHeader', field: 'name' },
+      `"${member.name}" has more than ${MAX_NAME} bytes`,
+    );
   const octal = (value: number, offset: number, length: number): void => {
     block.write(value.toString(8).padStart(length - 1, '0'), offset, 'latin1');
   };

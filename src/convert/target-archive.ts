@@ -36,7 +36,11 @@ class ArchiveTarget implements ImageTarget {
     return done;
   }
 
-  async #append(name: string, chunks: AsyncIterable<Uint8Array> | readonly Uint8Array[], size: number): Promise<void> {
+  async #append(
+    name: string,
+    chunks: AsyncIterable<Uint8Array> | readonly Uint8Array[],
+    size: number,
+  ): Promise<void> {
     await writeParts(this.#file, [memberHeader({ name, mode: 0o644, type: 'file', size })]);
     let written = 0;
     for await (const chunk of chunks) {
@@ -59,7 +63,11 @@ class ArchiveTarget implements ImageTarget {
       if (this.#isNew(descriptor)) {
         const { size } = await stat(file);
         const chunks = createReadStream(file, { highWaterMark: 1024 * 1024, signal });
-        await this.#append(`blobs/sha256/${hexOf(descriptor.digest)}`, chunks as AsyncIterable<Uint8Array>, size);
+        await this.#append(
+          `blobs/sha256/${hexOf(descriptor.digest)}`,
+          chunks as AsyncIterable<Uint8Array>,
+          size,
+        );
       }
       await rm(file);
     });

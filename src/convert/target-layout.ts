@@ -5,7 +5,15 @@ import { mkdir, mkdtemp, open, readFile, rename, rm, rmdir, stat, writeFile } fr
 import { join } from 'node:path';
 import { FormatError, UsageError } from '../base/errors.ts';
 import { writeWholeFile } from '../build/blob-output.ts';
-import { Annotation, hexOf, MAX_DOCUMENT, MediaType, parseIndex, parseObject, type Descriptor } from './oci.ts';
+import {
+  Annotation,
+  hexOf,
+  MAX_DOCUMENT,
+  MediaType,
+  parseIndex,
+  parseObject,
+  type Descriptor,
+} from './oci.ts';
 import type { ImageTarget } from './target.ts';
 import { tagOf } from './wanted-name.ts';
 
@@ -89,7 +97,8 @@ class LayoutTarget implements ImageTarget {
     const index = join(this.#root, 'index.json');
     const entries = existsSync(index) ? parseIndex(await readFile(index), MediaType.ociIndex).manifests : [];
     signal.throwIfAborted();
-    if (!existsSync(join(this.#root, 'oci-layout'))) await writeWholeFile(join(this.#root, 'oci-layout'), LAYOUT_MARK);
+    if (!existsSync(join(this.#root, 'oci-layout')))
+      await writeWholeFile(join(this.#root, 'oci-layout'), LAYOUT_MARK);
     await writeWholeFile(index, indexWith(entries, root, this.#imageName));
     this.#finished = true;
   }

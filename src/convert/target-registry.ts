@@ -51,7 +51,9 @@ class RegistryTarget implements ImageTarget {
         signal.throwIfAborted();
         if (!(error instanceof RegistryError) || !error.retryable || failed > retries) throw error;
         const wait = error.retryAfterMs ?? backoff(failed, retryDelayMs, MAX_WAIT_MS, Math.random());
-        logger.warn(`push of ${what} failed: ${error.message}; retry ${failed} of ${retries} in ${Math.round(wait)} ms`);
+        logger.warn(
+          `push of ${what} failed: ${error.message}; retry ${failed} of ${retries} in ${Math.round(wait)} ms`,
+        );
         await pause(wait, signal);
       }
     }
@@ -76,7 +78,9 @@ class RegistryTarget implements ImageTarget {
 
   async finish(bytes: Uint8Array, root: Descriptor, signal: AbortSignal): Promise<void> {
     const { tag } = this.#options.reference;
-    await this.#push(this.name, signal, () => this.#repository.putManifest(root.mediaType, bytes, tag, signal));
+    await this.#push(this.name, signal, () =>
+      this.#repository.putManifest(root.mediaType, bytes, tag, signal),
+    );
   }
 
   /** Blobs that were pushed stay: a registry collects what nothing names, and a second try finds them. */

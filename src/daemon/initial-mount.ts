@@ -85,7 +85,8 @@ function codeOf(error: unknown): string {
 }
 
 /**
- * The canonical path of the mountpoint, which must be an existing directory. A dead FUSE mount passes: it is mounted over.
+ * The canonical path of the mountpoint, which must be an existing directory. A dead FUSE mount passes: it is taken away
+ * before the new one.
  *
  * @throws UsageError, exit 1, with the next step
  */

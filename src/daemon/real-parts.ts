@@ -24,6 +24,8 @@ function mountSession(session: FuseSession): MountSession<RafsInstance> {
 export const realParts: DaemonParts<RafsInstance> = {
   mount: async (options) => {
     const { FuseSession } = await import('../serve/fuse/session.ts');
+    const { detachDeadMounts } = await import('../serve/fuse/dead-mounts.ts');
+    await detachDeadMounts(options.mountpoint, options.logger);
     const mounting = FuseSession.mount(options);
     if (options.whileStarting !== undefined) setImmediate(options.whileStarting);
     return mountSession(await mounting);

@@ -47,7 +47,9 @@ export async function answerError(answer: HttpAnswer, method: string, url: URL):
   } else {
     await answer.discard();
   }
-  const listed = problems.map(({ code, message }) => (message === '' ? code : `${code} (${message})`)).join(', ');
+  const listed = problems
+    .map(({ code, message }) => (message === '' ? code : `${code} (${message})`))
+    .join(', ');
   const hint = HINTS[status];
   return new RegistryError(
     { method, url: redactUrl(url), status, codes: problems.map(({ code }) => code) },

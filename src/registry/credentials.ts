@@ -125,7 +125,9 @@ export class DockerCredentials implements CredentialSource {
     const pair = Buffer.from(textOf(entry['auth']), 'base64').toString().replace(/\0+$/, '');
     const colon = pair.indexOf(':');
     if (pair !== '' && colon < 0) {
-      throw new UsageError(`${this.#path}: auth of ${JSON.stringify(key)} is not base64 of user:password`, { exitCode: 1 });
+      throw new UsageError(`${this.#path}: auth of ${JSON.stringify(key)} is not base64 of user:password`, {
+        exitCode: 1,
+      });
     }
     const username = pair === '' ? textOf(entry['username']) : pair.slice(0, colon);
     const password = pair === '' ? textOf(entry['password']) : pair.slice(colon + 1);

@@ -1,7 +1,7 @@
 // One HTTP request with limits of time and size, over pools of connections. undici is loaded at the first request:
 // it costs 65 ms that a run without a registry does not need. Failures become RegistryErrors that say how far it got.
 import type { Agent, Dispatcher } from 'undici';
-import { messageOf, RegistryError } from '../base/errors.ts';
+import { FormatError, messageOf, NydusError, RegistryError } from '../base/errors.ts';
 import { redactUrl } from './redact.ts';
 
 /** Body of a request. An iterable is read once. */
@@ -61,7 +61,7 @@ function codeOf(error: unknown): string {
 
 /** The error that tells most: undici wraps what the socket said. */
 function innermost(error: unknown): unknown {
-  for (let at = error; at instanceof Error; ) {
+  for (let at = error; at instanceof Error;) {
     const first: unknown = at instanceof AggregateError ? at.errors[0] : undefined;
     const next: unknown = first ?? at.cause;
     if (!(next instanceof Error)) return at;
@@ -84,19 +84,33 @@ function explain(error: unknown, secure: boolean, options: Required<HttpOptions>
     speaksHttp: false,
   });
   if (code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'ETIMEDOUT')
-    return failure(`no connection within ${seconds(options.connectTimeoutMs)}`, 'check the host, the port and the firewall');
+    return failure(
+      `no connection within ${seconds(options.connectTimeoutMs)}`,
+      'check the host, the port and the firewall',
+    );
   if (code === 'UND_ERR_HEADERS_TIMEOUT')
-    return failure(`connected, but no answer within ${seconds(options.headersTimeoutMs)}: the server is slow or stuck`);
+    return failure(
+      `connected, but no answer within ${seconds(options.headersTimeoutMs)}: the server is slow or stuck`,
+    );
   if (code === 'UND_ERR_BODY_TIMEOUT')
     return failure(`the answer stalled for ${seconds(options.idleTimeoutMs)} after ${got} bytes`);
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN')
-    return failure('the host name cannot be resolved', 'check the host of the reference and the name service');
+    return failure(
+      'the host name cannot be resolved',
+      'check the host of the reference and the name service',
+    );
   if (code === 'ECONNREFUSED')
-    return { ...failure('connection refused', 'check the port and that the registry runs'), speaksHttp: secure };
+    return {
+      ...failure('connection refused', 'check the port and that the registry runs'),
+      speaksHttp: secure,
+    };
   const text = messageOf(inner);
   if (CERTIFICATE.test(code)) {
     return {
-      ...failure(`the TLS certificate is not trusted (${code})`, 'add the CA certificate, or skip verification'),
+      ...failure(
+        `the TLS certificate is not trusted (${code})`,
+        'add the CA certificate, or skip verification',
+      ),
       retryable: false,
     };
   }
@@ -110,6 +124,11 @@ function explain(error: unknown, secure: boolean, options: Required<HttpOptions>
   return failure(`the connection broke after ${got} bytes of the answer: ${text}`);
 }
 
+/** Named exports are not there once undici is bundled: it is CommonJS. */
+async function loadUndici(): Promise<typeof import('undici').default> {
+  return (await import('undici')).default;
+}
+
 /** The answer to one request. The body is read once, or discarded. */
 export class HttpAnswer {
   readonly status: number;
@@ -118,7 +137,11 @@ export class HttpAnswer {
   readonly #done: () => void;
   readonly #fail: (error: unknown, got: number) => unknown;
 
-  constructor(data: Dispatcher.ResponseData, done: () => void, fail: (error: unknown, got: number) => unknown) {
+  constructor(
+    data: Dispatcher.ResponseData,
+    done: () => void,
+    fail: (error: unknown, got: number) => unknown,
+  ) {
     this.status = data.statusCode;
     this.#headers = data.headers;
     this.#body = data.body;
@@ -161,7 +184,8 @@ export class HttpAnswer {
     let size = 0;
     for await (const piece of this.body()) {
       size += piece.length;
-      if (size > limit) throw this.#fail(new Error(`the body is longer than the limit of ${limit} bytes`), size);
+      if (size > limit)
+        throw new FormatError({ struct: 'answer' }, `is longer than the limit of ${limit} bytes`);
       pieces.push(piece);
     }
     return Buffer.concat(pieces);
@@ -210,16 +234,17 @@ export class HttpClient {
     const fail = (error: unknown, got: number): unknown => {
       done();
       if (request.signal?.aborted === true) return request.signal.reason;
+      // the source of the request's own body failed
+      if (error instanceof NydusError) return error;
       const timedOut = abort.signal.aborted;
       const stage = answered ? `${got} bytes of the answer came` : 'no answer came';
       const failure = timedOut
         ? { problem: `${late.message}: ${stage}`, retryable: true, speaksHttp: false }
         : explain(error, url.protocol === 'https:', this.#options, got);
-      return new RegistryError(
-        { method, url: redactUrl(url), status: 0, codes: [] },
-        failure.problem,
-        { ...failure, cause: error },
-      );
+      return new RegistryError({ method, url: redactUrl(url), status: 0, codes: [] }, failure.problem, {
+        ...failure,
+        cause: error,
+      });
     };
     try {
       const data = await this.#dispatch(request, {
@@ -249,7 +274,10 @@ export class HttpClient {
     }
     // absolute form through the pool of the proxy: undici's own proxy agent has one connection per host
     const at = new URL(proxy);
-    const headers: Record<string, string> = { ...(options.headers as Record<string, string>), host: url.host };
+    const headers: Record<string, string> = {
+      ...(options.headers as Record<string, string>),
+      host: url.host,
+    };
     if (at.username !== '') {
       const pair = `${decodeURIComponent(at.username)}:${decodeURIComponent(at.password)}`;
       headers['proxy-authorization'] = `Basic ${Buffer.from(pair).toString('base64')}`;
@@ -258,7 +286,7 @@ export class HttpClient {
   }
 
   #agent(): Promise<Agent> {
-    this.#direct ??= import('undici').then(({ Agent }) => new Agent(this.#pool()));
+    this.#direct ??= loadUndici().then(({ Agent }) => new Agent(this.#pool()));
     if (this.#closed) return Promise.reject(new Error('the connections are closed'));
     return this.#direct;
   }
@@ -266,7 +294,7 @@ export class HttpClient {
   #tunnel(proxy: string): Promise<Dispatcher> {
     let tunnel = this.#tunnels.get(proxy);
     if (tunnel === undefined) {
-      tunnel = import('undici').then(
+      tunnel = loadUndici().then(
         ({ ProxyAgent }) =>
           new ProxyAgent({ ...this.#pool(), uri: proxy, requestTls: this.#tls(), proxyTls: this.#tls() }),
       );
@@ -277,9 +305,9 @@ export class HttpClient {
 
   #tls(): { ca?: string[]; rejectUnauthorized: boolean; timeout: number } {
     const { ca, skipVerify, connectTimeoutMs } = this.#options;
-    const roots = process.getBuiltinModule('node:tls').rootCertificates;
+    const roots = (): readonly string[] => process.getBuiltinModule('node:tls').rootCertificates;
     return {
-      ...(ca.length === 0 ? {} : { ca: [...roots, ...ca] }),
+      ...(ca.length === 0 ? {} : { ca: [...roots(), ...ca] }),
       rejectUnauthorized: !skipVerify,
       timeout: connectTimeoutMs,
     };

@@ -67,7 +67,8 @@ function splitHost(name: string): [host: string, rest: string] {
  * @throws UsageError EINVAL, exit 1  it breaks the grammar
  */
 export function parseReference(text: string, options: { defaultTag?: boolean } = {}): Reference {
-  if (/^https?:\/\//.test(text)) throw bad(text, 'must not begin with a scheme', 'leave http:// or https:// away');
+  if (/^https?:\/\//.test(text))
+    throw bad(text, 'must not begin with a scheme', 'leave http:// or https:// away');
   if (/^[a-f0-9]{64}$/.test(text)) throw bad(text, 'is the id of an image, not a name');
   const at = text.indexOf('@');
   const digest = at < 0 ? undefined : text.slice(at + 1);
@@ -85,7 +86,10 @@ export function parseReference(text: string, options: { defaultTag?: boolean } =
     throw bad(text, `${JSON.stringify(rest)} is no repository name`, hint);
   }
   if (host.length + 1 + repository.length > MAX_REFERENCE_NAME) {
-    throw bad(text, `is ${host.length + 1 + repository.length} bytes long, the limit is ${MAX_REFERENCE_NAME}`);
+    throw bad(
+      text,
+      `is ${host.length + 1 + repository.length} bytes long, the limit is ${MAX_REFERENCE_NAME}`,
+    );
   }
   const implied = digest === undefined && options.defaultTag !== false ? DEFAULT_TAG : undefined;
   return { host, repository, tag: tag ?? implied, digest };

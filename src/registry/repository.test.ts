@@ -29,7 +29,12 @@ async function pair(
   client: Partial<TransportOptions> = {},
 ): Promise<Pair> {
   const registry = await RegistryServer.start({ dir: join(tempDir(t), 'store'), ...server });
-  const transport = new RegistryTransport({ host: registry.host, plainHttp: true, firstWaitMs: 1, ...client });
+  const transport = new RegistryTransport({
+    host: registry.host,
+    plainHttp: true,
+    firstWaitMs: 1,
+    ...client,
+  });
   t.after(async () => {
     await transport.close();
     await registry.close();
@@ -91,7 +96,10 @@ test('Repository: a blob of a neighbour is mounted, not sent', async (t) => {
   const other = new Repository(transport, 'lib/other');
   let sent = 0;
   const open = (): AsyncGenerator<Uint8Array> => pieces(data, 1000);
-  const options = { mountFrom: ['lib/nothing', 'lib/app'], onProgress: (bytes: number) => void (sent += bytes) };
+  const options = {
+    mountFrom: ['lib/nothing', 'lib/app'],
+    onProgress: (bytes: number) => void (sent += bytes),
+  };
   assert.equal(await other.pushBlob({ digest, size: data.length, open }, options), 'mounted');
   assert.equal(sent, 0);
   assert.ok((await collect(other.blob(digest))).equals(data));
@@ -115,7 +123,10 @@ test('Repository: manifests by tag and digest, tags over several pages, removal'
     assert.equal(error.code, 'ERR_NYDUS_REGISTRY');
     assert.equal(error.status, 404);
     assert.deepEqual(error.answer.codes, ['MANIFEST_UNKNOWN']);
-    assert.match(error.message, /^GET http:\/\/127\.0\.0\.1:\d+\/v2\/lib\/app\/manifests\/v3: status 404: MANIFEST_UNKNOWN/);
+    assert.match(
+      error.message,
+      /^GET http:\/\/127\.0\.0\.1:\d+\/v2\/lib\/app\/manifests\/v3: status 404: MANIFEST_UNKNOWN/,
+    );
     return true;
   });
 });
@@ -124,14 +135,20 @@ test('Repository: a manifest that names blobs the registry lacks is refused with
   const { repository } = await pair(t);
   const config = { mediaType: OCI_CONFIG, digest: sha256Of(Buffer.from('x')), size: 1 };
   const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, config, layers: [] }));
-  await assert.rejects(repository.putManifest(OCI_MANIFEST, bytes, 'v1'), { message: /MANIFEST_BLOB_UNKNOWN/ });
+  await assert.rejects(repository.putManifest(OCI_MANIFEST, bytes, 'v1'), {
+    message: /MANIFEST_BLOB_UNKNOWN/,
+  });
 });
 
 for (const api of [true, false]) {
   test(`Repository: referrers ${api ? 'by the API' : 'by the fallback tag'}`, async (t) => {
     const hide = (request: IncomingMessage, response: ServerResponse): boolean => {
       if (api) return false;
-      response.setHeader = function set(this: ServerResponse, name: string, value: string | number | readonly string[]) {
+      response.setHeader = function set(
+        this: ServerResponse,
+        name: string,
+        value: string | number | readonly string[],
+      ) {
         if (name !== 'OCI-Subject') Object.getPrototypeOf(this).setHeader.call(this, name, value);
         return this;
       };
@@ -230,8 +247,14 @@ test('RegistryTransport: basic and token authorization, and what a refusal says'
     await pushImage(repository, 'v1');
     assert.deepEqual(await repository.tags(), ['v1']);
     const refused = async (password: string | undefined): Promise<RegistryError> => {
-      const credentials = password === undefined ? undefined : fixedCredentials({ username: 'user', password });
-      const options = { host: server.host, plainHttp: true, firstWaitMs: 1, ...(credentials && { credentials }) };
+      const credentials =
+        password === undefined ? undefined : fixedCredentials({ username: 'user', password });
+      const options = {
+        host: server.host,
+        plainHttp: true,
+        firstWaitMs: 1,
+        ...(credentials && { credentials }),
+      };
       const transport = new RegistryTransport(options);
       t.after(() => transport.close());
       const error = await new Repository(transport, 'lib/app').tags().then(
@@ -253,7 +276,10 @@ test('RegistryTransport: many requests at once ask for one token, and a revoked 
     if ((request.url ?? '').startsWith('/token')) tokens++;
     return false;
   };
-  const { repository, server } = await pair(t, { access: { kind: 'token', ttlSeconds: 60 }, intercept: count });
+  const { repository, server } = await pair(t, {
+    access: { kind: 'token', ttlSeconds: 60 },
+    intercept: count,
+  });
   await Promise.all(Array.from({ length: 20 }, () => repository.findManifest('v1')));
   assert.equal(tokens, 1);
   server.access.revokeAll();
@@ -321,4 +347,31 @@ test('RegistryServer: an upload whose digest differs is refused and leaves nothi
   await assert.rejects(repository.pushBlob(source), { message: /status 400: DIGEST_INVALID/ });
   assert.deepEqual(readdirSync(join(dir, 'uploads')), []);
   assert.deepEqual(readdirSync(join(dir, 'blobs')), []);
+});
+
+test('Repository: a source that fails or is not as long as announced ends the push with its own error', async (t) => {
+  const { repository } = await pair(t);
+  const data = randomBytes(5000);
+  const short = { digest: sha256Of(data), size: 6000, open: () => pieces(data, 1000) };
+  await assert.rejects(repository.pushBlob(short), {
+    code: 'ERR_NYDUS_INTEGRITY',
+    message: /has 5000 bytes, not 6000$/,
+  });
+  const long = { ...short, size: 4000 };
+  await assert.rejects(repository.pushBlob(long), { code: 'ERR_NYDUS_INTEGRITY', message: /not 4000$/ });
+  assert.equal(await repository.findBlob(short.digest), undefined);
+});
+
+test('Repository: a manifest over the limit is refused before it is held', async (t) => {
+  const { repository } = await pair(t, {
+    intercept: (_, response) => {
+      response.writeHead(200, { 'Content-Type': OCI_MANIFEST });
+      response.end(Buffer.alloc(5_000_000, 0x20));
+      return true;
+    },
+  });
+  await assert.rejects(repository.manifest('v1'), {
+    code: 'ERR_NYDUS_FORMAT',
+    message: /longer than the limit of 4194304/,
+  });
 });

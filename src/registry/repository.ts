@@ -112,11 +112,18 @@ export class Repository {
     await answer.discard();
     const said = answer.header('docker-content-digest');
     if (said !== '' && said !== digest) {
-      throw new IntegrityError(`PUT ${url.href}: the registry stored ${said.slice(0, 100)}, ${digest} was sent`);
+      throw new IntegrityError(
+        `PUT ${url.href}: the registry stored ${said.slice(0, 100)}, ${digest} was sent`,
+      );
     }
     const value = JSON.parse(Buffer.from(bytes).toString()) as { subject?: Descriptor };
     if (value.subject !== undefined && answer.header('oci-subject') === '') {
-      await this.#addToFallback(value.subject.digest, { mediaType, digest, size: bytes.length }, bytes, signal);
+      await this.#addToFallback(
+        value.subject.digest,
+        { mediaType, digest, size: bytes.length },
+        bytes,
+        signal,
+      );
     }
     return digest;
   }
@@ -177,11 +184,7 @@ export class Repository {
     verifier.finish();
   }
 
-  async #openBlob(
-    digest: string,
-    start: number,
-    signal: AbortSignal | undefined,
-  ): Promise<HttpAnswer> {
+  async #openBlob(digest: string, start: number, signal: AbortSignal | undefined): Promise<HttpAnswer> {
     const { answer, url } = await this.#transport.send({
       method: 'GET',
       target: `/v2/${this.name}/blobs/${digest}`,
@@ -190,7 +193,8 @@ export class Repository {
       signal,
     });
     if (start === 0) return answer;
-    if (answer.status === 206 && parseContentRange(answer.header('content-range'))?.start === start) return answer;
+    if (answer.status === 206 && parseContentRange(answer.header('content-range'))?.start === start)
+      return answer;
     await answer.discard();
     throw new RegistryError(
       { method: 'GET', url: url.origin + url.pathname, status: answer.status, codes: [] },
@@ -269,7 +273,10 @@ export class Repository {
   }
 
   /** Pages of a JSON list; the next one is named by `Link`. */
-  async *#pages(path: string, signal?: AbortSignal): AsyncGenerator<{ value: unknown; bytes: Buffer } | undefined> {
+  async *#pages(
+    path: string,
+    signal?: AbortSignal,
+  ): AsyncGenerator<{ value: unknown; bytes: Buffer } | undefined> {
     let target: string | URL = path;
     for (let page = 0; page < MAX_LIST_PAGES; page++) {
       const { answer, url } = await this.#transport.send({

@@ -37,7 +37,8 @@ function parseToken(bytes: Buffer, where: { method: string; url: string; status:
   const { token, access_token, expires_in } = (value ?? {}) as Record<string, unknown>;
   const text = typeof token === 'string' && token !== '' ? token : access_token;
   // what goes into a header must not end it
-  if (typeof text !== 'string' || !/^[\x21-\x7e]+$/.test(text)) throw refuse('the token server answered no token');
+  if (typeof text !== 'string' || !/^[\x21-\x7e]+$/.test(text))
+    throw refuse('the token server answered no token');
   const ttl = typeof expires_in === 'number' && expires_in > 0 ? expires_in : undefined;
   return { value: text, ttlSeconds: ttl };
 }
@@ -51,7 +52,11 @@ async function read(answer: HttpAnswer, method: string, url: URL): Promise<Token
 /** Ask with a form (OAuth2 where there is an identity token). @throws RegistryError */
 export async function postForToken(http: HttpClient, request: TokenRequest): Promise<Token> {
   const url = new URL(request.source.realm);
-  const form = new URLSearchParams({ service: request.source.service, scope: request.scope, client_id: request.clientId });
+  const form = new URLSearchParams({
+    service: request.source.service,
+    scope: request.scope,
+    client_id: request.clientId,
+  });
   if (request.identityToken !== undefined) {
     form.set('grant_type', 'refresh_token');
     form.set('refresh_token', request.identityToken);
@@ -61,7 +66,14 @@ export async function postForToken(http: HttpClient, request: TokenRequest): Pro
     headers['authorization'] = request.authorization;
   }
   const { signal, totalTimeoutMs = 0 } = request;
-  const answer = await http.send({ method: 'POST', url, headers, body: form.toString(), signal, totalTimeoutMs });
+  const answer = await http.send({
+    method: 'POST',
+    url,
+    headers,
+    body: form.toString(),
+    signal,
+    totalTimeoutMs,
+  });
   return read(answer, 'POST', url);
 }
 

@@ -132,8 +132,11 @@ export class RegistryTransport {
         }
         if (!(error instanceof RegistryError) || !error.retryable || failed >= attempts) throw error;
         const random = (this.#options.random ?? Math.random)();
-        const wait = error.retryAfterMs ?? backoff(failed, this.#options.firstWaitMs ?? 500, LONGEST_WAIT_MS, random);
-        this.#logger.debug(`${error.message}; attempt ${failed} of ${attempts}, again in ${Math.round(wait)} ms`);
+        const wait =
+          error.retryAfterMs ?? backoff(failed, this.#options.firstWaitMs ?? 500, LONGEST_WAIT_MS, random);
+        this.#logger.debug(
+          `${error.message}; attempt ${failed} of ${attempts}, again in ${Math.round(wait)} ms`,
+        );
         await pause(wait, signal);
       }
     }
@@ -162,7 +165,8 @@ export class RegistryTransport {
       const { status } = answer;
       if ((status >= 200 && status <= 299) || accept.includes(status)) return { answer, url };
       const location = answer.header('location');
-      const follows = (method === 'GET' || method === 'HEAD' || status === 307 || status === 308) && location !== '';
+      const follows =
+        (method === 'GET' || method === 'HEAD' || status === 307 || status === 308) && location !== '';
       if (status < 300 || status > 399 || !follows) throw await this.#refusal(answer, method, url);
       await answer.discard();
       if (hops >= MAX_REDIRECTS) {
@@ -176,14 +180,25 @@ export class RegistryTransport {
   async #refusal(answer: HttpAnswer, method: string, url: URL): Promise<RegistryError> {
     const error = await answerError(answer, method, url);
     if (error.status !== 401 || (await this.authorizer.hasCredentials())) return error;
-    const why = this.authorizer.sendsCredentials ? '' : ' (credentials are not sent over plain HTTP: ask for it)';
-    return new RegistryError(error.answer, `status 401, and there are no credentials for ${this.host}${why}`, {
-      cause: error,
-      hint: `docker login ${this.host}`,
-    });
+    const why = this.authorizer.sendsCredentials
+      ? ''
+      : ' (credentials are not sent over plain HTTP: ask for it)';
+    return new RegistryError(
+      error.answer,
+      `status 401, and there are no credentials for ${this.host}${why}`,
+      {
+        cause: error,
+        hint: `docker login ${this.host}`,
+      },
+    );
   }
 
-  async #authorised(request: TransportRequest, url: URL, scopes: Scopes, signal?: AbortSignal): Promise<HttpAnswer> {
+  async #authorised(
+    request: TransportRequest,
+    url: URL,
+    scopes: Scopes,
+    signal?: AbortSignal,
+  ): Promise<HttpAnswer> {
     const { method, headers = {}, body } = request;
     const own = url.origin === new URL(this.#origin).origin;
     for (let tries = 0; ; tries++) {
@@ -196,7 +211,11 @@ export class RegistryTransport {
         signal,
       });
       if (answer.status !== 401 || !own || tries >= 2) return answer;
-      const again = await this.authorizer.challenged(answer.header('www-authenticate'), scopes, authorization);
+      const again = await this.authorizer.challenged(
+        answer.header('www-authenticate'),
+        scopes,
+        authorization,
+      );
       if (!again || (tries === 1 && authorization !== undefined && request.retry === false)) return answer;
       await answer.discard();
     }

@@ -53,7 +53,8 @@ function placeOf(session: Session, { answer, url }: Answered, method: string): U
 
 /** Ask for a place to upload to, or mount. @returns undefined when the blob was mounted */
 async function start(session: Session, mount?: { digest: string; from: string }): Promise<URL | undefined> {
-  const query = mount === undefined ? '' : `?${new URLSearchParams({ mount: mount.digest, from: mount.from })}`;
+  const query =
+    mount === undefined ? '' : `?${new URLSearchParams({ mount: mount.digest, from: mount.from })}`;
   const answered = await session.transport.send({
     method: 'POST',
     target: `/v2/${session.repository}/blobs/uploads/${query}`,
@@ -102,7 +103,7 @@ async function reached(session: Session, place: URL): Promise<{ size: number; pl
 async function patch(session: Session, start0: URL, chunk: Uint8Array, offset: number): Promise<URL> {
   let place = start0;
   let from = 0;
-  for (let failed = 0; ; ) {
+  for (let failed = 0; ;) {
     const rest = chunk.subarray(from);
     try {
       const answered = await session.transport.send({
@@ -192,11 +193,16 @@ async function* counted(source: BlobSource, onProgress: (bytes: number) => void)
     onProgress(piece.length);
     yield piece;
   }
-  if (sent !== source.size) throw new IntegrityError(`blob ${source.digest}: its source has ${sent} bytes, not ${source.size}`);
+  if (sent !== source.size)
+    throw new IntegrityError(`blob ${source.digest}: its source has ${sent} bytes, not ${source.size}`);
 }
 
 /** Push known content in one request, or in chunks. The registry checks the digest. */
-export async function pushWhole(session: Session, source: BlobSource, options: PushOptions = {}): Promise<PushEnd> {
+export async function pushWhole(
+  session: Session,
+  source: BlobSource,
+  options: PushOptions = {},
+): Promise<PushEnd> {
   const { mountFrom = [], onProgress = () => undefined, chunkSize } = options;
   let place: URL | undefined;
   for (const from of mountFrom) {

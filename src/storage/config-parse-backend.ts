@@ -119,6 +119,11 @@ function checkedAuth(section: Section): string | null {
   return auth;
 }
 
+/** Headers of mirrors may hold credentials: wherever the configuration becomes JSON they are left out. */
+function withheld(headers: Record<string, string>): Record<string, string> {
+  return Object.defineProperty(headers, 'toJSON', { value: () => ({}), enumerable: false });
+}
+
 /** The mirror table of older clients (blob-and-cache 21.5). */
 function mirrorsOf(section: Section): Record<string, unknown>[] {
   return section.list('mirrors').map((value, index) => {
@@ -129,13 +134,16 @@ function mirrorsOf(section: Section): Record<string, unknown>[] {
     const mirror = new Section(section.document, section.pathOf(key), value as Record<string, unknown>);
     const host = mirror.filled('host');
     const scheme = URL.parse(host)?.protocol ?? '';
-    if (scheme !== 'http:' && scheme !== 'https:') mirror.fail('host', 'must be http://host[:port] or https://host[:port]');
+    if (scheme !== 'http:' && scheme !== 'https:')
+      mirror.fail('host', 'must be http://host[:port] or https://host[:port]');
     const headers = mirror.section('headers');
     const parsed = {
       host,
       ping_url: mirror.string('ping_url', ''),
-      headers: Object.fromEntries(
-        Object.keys(headers?.values ?? {}).map((name) => [name, headers?.string(name) ?? '']),
+      headers: withheld(
+        Object.fromEntries(
+          Object.keys(headers?.values ?? {}).map((name) => [name, headers?.string(name) ?? '']),
+        ),
       ),
       health_check_interval: mirror.integer('health_check_interval', 5, SECONDS),
       failure_limit: mirror.integer('failure_limit', 5, U8),

@@ -368,10 +368,6 @@ export function readConfigFile(path: string, options: ParseOptions = {}): Parsed
   return parseConfig(text, options);
 }
 
-function omit(section: Record<string, unknown>, key: string): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(section).filter(([name]) => name !== key));
-}
-
 /**
  * The configuration as the API shows it: every section, absent ones as null, secrets blanked as upstream blanks them
  * (S3 keys too). `readahead` of localfs shows only when it is on: upstream does not know it.
@@ -396,8 +392,7 @@ export function redactConfig(config: ConfigV2): Record<string, unknown> {
       },
       oss: blank(backend.oss),
       s3: blank(backend.s3),
-      // headers of mirrors may hold credentials
-      registry: registry && omit({ ...registry, auth: null, registry_token: null }, 'mirrors'),
+      registry: registry && { ...registry, auth: null, registry_token: null },
       'http-proxy': backend['http-proxy'],
     },
     external_backends: config.external_backends,

@@ -78,43 +78,63 @@ async function same(source: string, mountpoint: string, name: string): Promise<v
   assert.equal(digest(right), digest(left));
 }
 
-test('nydusd: serves an image from a registry with tokens, also when they are revoked', { skip: requireFuse() }, async (t) => {
-  const { dir, source, bootstrap, server, config } = await setup(t);
-  await using daemon = await startDaemon({ bootstrap, workDir: join(dir, 'run'), config: config() });
-  await Promise.all(FILES.slice(0, 2).map((name) => same(source, daemon.mountpoint, name)));
-  server.access.revokeAll();
-  await Promise.all(FILES.map((name) => same(source, daemon.mountpoint, name)));
-  const metrics = (await daemon.get('/api/v1/metrics/backend')) as { backend_type: string; read_errors: number };
-  assert.deepEqual([metrics.backend_type, metrics.read_errors], ['registry', 0]);
-  const text = `${daemon.log}${JSON.stringify(await daemon.get('/api/v1/daemon'))}`;
-  assert.ok(!text.includes(Buffer.from('user:pass').toString('base64')));
-});
+test(
+  'nydusd: serves an image from a registry with tokens, also when they are revoked',
+  { skip: requireFuse() },
+  async (t) => {
+    const { dir, source, bootstrap, server, config } = await setup(t);
+    await using daemon = await startDaemon({ bootstrap, workDir: join(dir, 'run'), config: config() });
+    await Promise.all(FILES.slice(0, 2).map((name) => same(source, daemon.mountpoint, name)));
+    server.access.revokeAll();
+    await Promise.all(FILES.map((name) => same(source, daemon.mountpoint, name)));
+    const metrics = (await daemon.get('/api/v1/metrics/backend')) as {
+      backend_type: string;
+      read_errors: number;
+    };
+    assert.deepEqual([metrics.backend_type, metrics.read_errors], ['registry', 0]);
+    const text = `${daemon.log}${JSON.stringify(await daemon.get('/api/v1/daemon'))}`;
+    assert.ok(!text.includes(Buffer.from('user:pass').toString('base64')));
+  },
+);
 
-test('nydusd: a registry that stops gives EIO, never wrong bytes; one that is back serves again', { skip: requireFuse() }, async (t) => {
-  const { dir, source, bootstrap, server, restart, config } = await setup(t);
-  await using daemon = await startDaemon({ bootstrap, workDir: join(dir, 'run'), config: config() });
-  await same(source, daemon.mountpoint, 'one');
-  await server.close();
-  await same(source, daemon.mountpoint, 'one');
-  await assert.rejects(readFile(join(daemon.mountpoint, 'two')), { code: 'EIO' });
-  await restart();
-  for (const name of FILES) await same(source, daemon.mountpoint, name);
-});
+test(
+  'nydusd: a registry that stops gives EIO, never wrong bytes; one that is back serves again',
+  { skip: requireFuse() },
+  async (t) => {
+    const { dir, source, bootstrap, server, restart, config } = await setup(t);
+    await using daemon = await startDaemon({ bootstrap, workDir: join(dir, 'run'), config: config() });
+    await same(source, daemon.mountpoint, 'one');
+    await server.close();
+    await same(source, daemon.mountpoint, 'one');
+    await assert.rejects(readFile(join(daemon.mountpoint, 'two')), { code: 'EIO' });
+    await restart();
+    for (const name of FILES) await same(source, daemon.mountpoint, name);
+  },
+);
 
-test('nydusd: flipped bits, cut bodies, 503 and 429 between right answers never give wrong bytes', { skip: requireFuse() }, async (t) => {
-  let count = 0;
-  const { dir, source, bootstrap, config } = await setup(t, {
-    access: { kind: 'open' },
-    intercept: (request, response) => {
-      if (request.method !== 'GET' || request.headers.range === undefined) return false;
-      const turn = count++ % 5;
-      if (turn === 1) response.writeHead(503, { 'Retry-After': '0' }).end();
-      else if (turn === 2) response.writeHead(429).end();
-      else if (turn === 3) response.writeHead(206, { 'Content-Range': 'bytes 0-9/10', 'Content-Length': 10 }).end('abc');
-      return turn === 1 || turn === 2 || turn === 3;
-    },
-  });
-  await using daemon = await startDaemon({ bootstrap, workDir: join(dir, 'run'), config: config() });
-  for (const name of FILES) await same(source, daemon.mountpoint, name);
-  assert.ok(count > 5);
-});
+test(
+  'nydusd: flipped bits, cut bodies, 503 and 429 between right answers never give wrong bytes',
+  { skip: requireFuse() },
+  async (t) => {
+    let count = 0;
+    const { dir, source, bootstrap, config } = await setup(t, {
+      access: { kind: 'open' },
+      intercept: (request, response) => {
+        if (request.method !== 'GET' || request.headers.range === undefined) return false;
+        const turn = count++ % 5;
+        if (turn === 1) response.writeHead(503, { 'Retry-After': '0' }).end();
+        else if (turn === 2) response.writeHead(429).end();
+        else if (turn === 3)
+          response.writeHead(206, { 'Content-Range': 'bytes 0-9/10', 'Content-Length': 10 }).end('abc');
+        return turn === 1 || turn === 2 || turn === 3;
+      },
+    });
+    await using daemon = await startDaemon({
+      bootstrap,
+      workDir: join(dir, 'run'),
+      config: config({ timeout: 1 }),
+    });
+    for (const name of FILES) await same(source, daemon.mountpoint, name);
+    assert.ok(count > 5);
+  },
+);

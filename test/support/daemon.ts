@@ -144,7 +144,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const { workDir } = options;
   mkdirSync(workDir, { recursive: true });
   const mountpoint = options.mountpoint ?? join(workDir, 'mnt');
-  mkdirSync(mountpoint, { recursive: true });
+  // what a killed daemon leaves mounted there is the business of the new one
+  if (!mountsBelow(mountpoint).includes(mountpoint)) mkdirSync(mountpoint, { recursive: true });
   const apisock = join(workDir, 'api.sock');
   const args = ['--mountpoint', mountpoint, '--apisock', apisock];
   if (options.bootstrap !== undefined) args.push('--bootstrap', options.bootstrap);

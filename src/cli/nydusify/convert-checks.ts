@@ -114,7 +114,9 @@ function checkChunkDict(values: FlagValues): void {
   if (format !== 'bootstrap')
     throw wrong(`parse chunk dict arguments: invalid chunk dict format ${format}, should be [bootstrap]`);
   if (source !== 'registry' && source !== 'local')
-    throw wrong(`parse chunk dict arguments: invalid chunk dict source ${source}, should be [registry local]`);
+    throw wrong(
+      `parse chunk dict arguments: invalid chunk dict source ${source}, should be [registry local]`,
+    );
 }
 
 /** What only says how something refused is done: alone it has no effect, as upstream has it. */
@@ -133,14 +135,23 @@ const WITHOUT_EFFECT_ALONE = new Set([
 function checkRefused(values: FlagValues): void {
   for (const [name, flag] of Object.entries(convertFlags as Readonly<Record<string, Flag>>)) {
     if (flag.refused === undefined || WITHOUT_EFFECT_ALONE.has(name)) continue;
-    const used = flag.type === 'flag' ? values.on(name) : given(values, name) !== undefined && values.isSet(name);
+    const used =
+      flag.type === 'flag' ? values.on(name) : given(values, name) !== undefined && values.isSet(name);
     if (used) throw wrong(`--${name} is not supported yet`, flag.refused);
   }
 }
 
 /** Milliseconds of a Go duration: `500ms`, `1m30s`. */
 export function parseDuration(text: string): number | undefined {
-  const units: Record<string, number> = { ns: 1e-6, us: 1e-3, 'µs': 1e-3, ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+  const units: Record<string, number> = {
+    ns: 1e-6,
+    us: 1e-3,
+    µs: 1e-3,
+    ms: 1,
+    s: 1000,
+    m: 60_000,
+    h: 3_600_000,
+  };
   if (text === '0') return 0;
   if (!/^([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+$/.test(text)) return undefined;
   let total = 0;
@@ -157,7 +168,10 @@ function retries(values: FlagValues): { pushRetries: number; pushRetryDelayMs: n
   const delay = values.text('push-retry-delay') ?? '';
   const pushRetryDelayMs = parseDuration(delay);
   if (pushRetryDelayMs === undefined)
-    throw wrong(`parse push retry delay: time: invalid duration ${JSON.stringify(delay)}`, 'write 500ms or 5s');
+    throw wrong(
+      `parse push retry delay: time: invalid duration ${JSON.stringify(delay)}`,
+      'write 500ms or 5s',
+    );
   return { pushRetries: Number(count), pushRetryDelayMs };
 }
 
@@ -198,7 +212,11 @@ export function checkConvert(values: FlagValues): ConvertPlan {
       path: given(values, 'source-archive'),
       insecure: values.on('source-insecure'),
     },
-    target: { reference: target, path: given(values, 'target-archive'), insecure: values.on('target-insecure') },
+    target: {
+      reference: target,
+      path: given(values, 'target-archive'),
+      insecure: values.on('target-insecure'),
+    },
     plainHttp: values.on('plain-http'),
     ...retries(values),
     patternsFromStdin: values.on('prefetch-patterns'),

@@ -28,7 +28,11 @@ export function metricsDocument(metrics: ConvertMetrics): Record<string, number>
   };
 }
 
-async function transportFor(ctx: NydusifyContext, place: Place, plainHttp: boolean): Promise<RegistryTransport> {
+async function transportFor(
+  ctx: NydusifyContext,
+  place: Place,
+  plainHttp: boolean,
+): Promise<RegistryTransport> {
   // HTTP clients are only loaded where there is a registry
   const [{ RegistryTransport }, { DockerCredentials }] = await Promise.all([
     import('../../registry/transport.ts'),

@@ -101,7 +101,8 @@ export function parseFlags(
       throw new FlagError(`Cannot use two forms of the same flag: ${other} ${spelling}`);
     spelledAs.set(name, spelling);
     if (flags[name]?.type === 'flag') {
-      const complain = (): FlagError => new FlagError(`invalid boolean value "${attached}" for -${spelling}: parse error`);
+      const complain = (): FlagError =>
+        new FlagError(`invalid boolean value "${attached}" for -${spelling}: parse error`);
       given.set(name, attached === undefined ? true : boolean(attached, complain));
     } else if (attached !== undefined) {
       given.set(name, attached);
@@ -126,7 +127,9 @@ function takeEnvironment(
     // an empty variable is how scripts take a value back
     if (text === undefined || text === '' || given.has(name)) continue;
     const complain = (): FlagError =>
-      new FlagError(`could not parse "${text}" as bool value from environment variable "${flag.env}" for flag ${name}`);
+      new FlagError(
+        `could not parse "${text}" as bool value from environment variable "${flag.env}" for flag ${name}`,
+      );
     given.set(name, flag.type === 'flag' ? boolean(text, complain) : text);
   }
 }
@@ -149,6 +152,8 @@ export function checkRequired(flags: Flags, values: FlagValues): void {
   const missing = Object.keys(flags).filter((name) => flags[name]?.required === true && !values.isSet(name));
   if (missing.length === 0) return;
   throw new FlagError(
-    missing.length === 1 ? `Required flag "${missing[0]}" not set` : `Required flags "${missing.join(', ')}" not set`,
+    missing.length === 1
+      ? `Required flag "${missing[0]}" not set`
+      : `Required flags "${missing.join(', ')}" not set`,
   );
 }

@@ -42,7 +42,9 @@ function two(value: number): string {
 export function logTime(date: Date): string {
   const minutes = -date.getTimezoneOffset();
   const zone =
-    minutes === 0 ? 'Z' : `${minutes < 0 ? '-' : '+'}${two(Math.floor(Math.abs(minutes) / 60))}:${two(Math.abs(minutes) % 60)}`;
+    minutes === 0
+      ? 'Z'
+      : `${minutes < 0 ? '-' : '+'}${two(Math.floor(Math.abs(minutes) / 60))}:${two(Math.abs(minutes) % 60)}`;
   return (
     `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}` +
     `T${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}${zone}`
@@ -62,7 +64,9 @@ export function createLog(options: LogOptions): ProgramLog {
   const { write, color, now = () => new Date() } = options;
   const line = (level: Shown, message: string, fields: Readonly<Record<string, string>> = {}): void => {
     const time = logTime(now());
-    const extra = Object.entries(fields).map(([key, value]) => ` ${key}=${/^[\w./-]+$/.test(value) ? value : JSON.stringify(value)}`);
+    const extra = Object.entries(fields).map(
+      ([key, value]) => ` ${key}=${/^[\w./-]+$/.test(value) ? value : JSON.stringify(value)}`,
+    );
     if (color) {
       const name = NAMES[level].toUpperCase().slice(0, 4);
       write(`\x1b[${COLORS[level]}m${name}\x1b[0m[${time}] ${message}${extra.join('')}\n`);

@@ -13,7 +13,12 @@ export const globalFlags = {
     default: 'info',
     help: 'least important messages to log: panic, fatal, error, warn, info, debug or trace',
   },
-  'log-file': { type: 'string', env: 'LOG_FILE', value: 'FILE', help: 'append the log to this file instead of stderr' },
+  'log-file': {
+    type: 'string',
+    env: 'LOG_FILE',
+    value: 'FILE',
+    help: 'append the log to this file instead of stderr',
+  },
 } as const satisfies Flags;
 
 export const nydusify = program({

@@ -32,7 +32,8 @@ function openLog(io: ProgramIo, values: FlagValues): ProgramLog {
     write: toFile ? fileWriter(file) : (line) => void io.stderr.write(line),
     color: !toFile && io.stderr.isTTY === true && (io.env['NO_COLOR'] ?? '') === '',
   });
-  if (!debug && LEVELS[wanted] === undefined) log.warn(`failed to parse log level(${wanted}): not a valid level, info is used`);
+  if (!debug && LEVELS[wanted] === undefined)
+    log.warn(`failed to parse log level(${wanted}): not a valid level, info is used`);
   return log;
 }
 

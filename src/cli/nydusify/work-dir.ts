@@ -12,7 +12,10 @@ export async function withWorkDir<T>(path: string, work: (folder: string) => Pro
     await mkdir(path, { recursive: true });
     folder = await mkdtemp(join(path, 'nydusify-'));
   } catch (error) {
-    throw new UsageError(`cannot use work directory ${path}: ${messageOf(error)}`, { exitCode: 1, cause: error });
+    throw new UsageError(`cannot use work directory ${path}: ${messageOf(error)}`, {
+      exitCode: 1,
+      cause: error,
+    });
   }
   try {
     return await work(folder);

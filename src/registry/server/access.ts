@@ -56,7 +56,8 @@ export class AccessControl {
     }
     const token = /^bearer\s+(\S+)$/i.exec(authorization)?.[1] ?? '';
     const grant = this.#grants.get(token);
-    if (grant !== undefined && grant.expiresAt > this.#clock() && this.#covers(grant.scopes, scope)) return undefined;
+    if (grant !== undefined && grant.expiresAt > this.#clock() && this.#covers(grant.scopes, scope))
+      return undefined;
     const wanted = scope === '' ? '' : `,scope="${scope}"`;
     return `Bearer realm="${origin}/token",service="nydus-ts"${wanted}`;
   }
@@ -65,7 +66,9 @@ export class AccessControl {
     if (scope === '') return true;
     const [, name = '', actions = ''] = scope.split(':');
     const granted = scopes.map((one) => one.split(':')).filter(([, other]) => other === name);
-    return actions.split(',').every((action) => granted.some(([, , given = '']) => given.split(',').includes(action)));
+    return actions
+      .split(',')
+      .every((action) => granted.some(([, , given = '']) => given.split(',').includes(action)));
   }
 
   /** Answer of the token server, or undefined when it refuses. */

@@ -187,7 +187,8 @@ export class RegistryServer {
       response.setHeader('WWW-Authenticate', challenge);
       throw new Refusal(401, 'UNAUTHORIZED', 'authentication required');
     }
-    if (url.pathname === '/v2/' || url.pathname === '/v2') return this.#json(response, 200, '{}', 'application/json');
+    if (url.pathname === '/v2/' || url.pathname === '/v2')
+      return this.#json(response, 200, '{}', 'application/json');
     if (url.pathname === '/v2/_catalog') {
       const body = JSON.stringify({ repositories: this.store.repositories() });
       return this.#json(response, 200, body, 'application/json');
@@ -203,7 +204,8 @@ export class RegistryServer {
 
   async #token(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
     let query = url.searchParams;
-    if (request.method === 'POST') query = new URLSearchParams((await readBody(request, MAX_REGISTRY_JSON)).toString());
+    if (request.method === 'POST')
+      query = new URLSearchParams((await readBody(request, MAX_REGISTRY_JSON)).toString());
     const scopes = query.getAll('scope').flatMap((scope) => scope.split(' '));
     const issued = this.access.issue(request.headers.authorization ?? '', scopes);
     if (issued === undefined) throw new Refusal(401, 'UNAUTHORIZED', 'no such user, or a wrong password');
@@ -218,7 +220,8 @@ export class RegistryServer {
       response.writeHead(202, { 'Content-Length': 0 }).end();
       return;
     }
-    if (request.method !== 'GET' && request.method !== 'HEAD') throw new Refusal(405, 'UNSUPPORTED', 'not here');
+    if (request.method !== 'GET' && request.method !== 'HEAD')
+      throw new Refusal(405, 'UNSUPPORTED', 'not here');
     const blob = this.store.blob(repository, digest);
     if (blob === undefined) throw new Refusal(404, 'BLOB_UNKNOWN', 'no such blob');
     const headers: Record<string, string | number> = {
@@ -279,7 +282,11 @@ export class RegistryServer {
     const header = request.headers['content-range'];
     const start = /^(?:bytes )?([0-9]{1,15})-[0-9]{1,15}$/.exec(header ?? '')?.[1];
     if (header === undefined || (start !== undefined && Number(start) === upload.size)) return;
-    throw new Refusal(416, 'RANGE_INVALID', `the next byte of this upload is ${upload.size}, not ${start ?? header}`);
+    throw new Refusal(
+      416,
+      'RANGE_INVALID',
+      `the next byte of this upload is ${upload.size}, not ${start ?? header}`,
+    );
   }
 
   async #append(request: IncomingMessage, upload: Upload): Promise<void> {
@@ -299,7 +306,8 @@ export class RegistryServer {
 
   #finish(response: ServerResponse, upload: Upload, expected: string): void {
     const digest = this.store.finishUpload(upload, expected);
-    if (digest !== expected) throw new Refusal(400, 'DIGEST_INVALID', `the content is ${digest}, not ${expected}`);
+    if (digest !== expected)
+      throw new Refusal(400, 'DIGEST_INVALID', `the content is ${digest}, not ${expected}`);
     this.#created(response, upload.repository, 'blobs', digest);
   }
 
@@ -315,7 +323,8 @@ export class RegistryServer {
 
   async #manifests(call: Call): Promise<void> {
     const { request, response, repository, rest: reference } = call;
-    if (!SHA256.test(reference) && !isTag(reference)) throw new Refusal(400, 'TAG_INVALID', 'no tag and no digest');
+    if (!SHA256.test(reference) && !isTag(reference))
+      throw new Refusal(400, 'TAG_INVALID', 'no tag and no digest');
     if (request.method === 'PUT') return this.#putManifest(call);
     if (request.method === 'DELETE') {
       if (!this.store.removeManifest(repository, reference)) {
@@ -324,7 +333,8 @@ export class RegistryServer {
       response.writeHead(202, { 'Content-Length': 0 }).end();
       return;
     }
-    if (request.method !== 'GET' && request.method !== 'HEAD') throw new Refusal(405, 'UNSUPPORTED', 'not here');
+    if (request.method !== 'GET' && request.method !== 'HEAD')
+      throw new Refusal(405, 'UNSUPPORTED', 'not here');
     const manifest = this.store.manifest(repository, reference);
     if (manifest === undefined) throw new Refusal(404, 'MANIFEST_UNKNOWN', 'no such manifest');
     response.writeHead(200, {
@@ -363,7 +373,12 @@ export class RegistryServer {
     this.#created(response, repository, 'manifests', digest);
   }
 
-  #referrerEntry(value: Record<string, unknown>, mediaType: string, digest: string, size: number): StoredReferrer {
+  #referrerEntry(
+    value: Record<string, unknown>,
+    mediaType: string,
+    digest: string,
+    size: number,
+  ): StoredReferrer {
     const config = value['config'] as { mediaType?: unknown } | undefined;
     const type = value['artifactType'] ?? config?.mediaType;
     return {
@@ -403,7 +418,10 @@ export class RegistryServer {
     const tags = limit !== null && /^[0-9]{1,6}$/.test(limit) ? rest.slice(0, Number(limit)) : rest;
     const end = tags.at(-1);
     if (tags.length < rest.length && end !== undefined) {
-      response.setHeader('Link', `</v2/${repository}/tags/list?n=${limit}&last=${encodeURIComponent(end)}>; rel="next"`);
+      response.setHeader(
+        'Link',
+        `</v2/${repository}/tags/list?n=${limit}&last=${encodeURIComponent(end)}>; rel="next"`,
+      );
     }
     this.#json(response, 200, JSON.stringify({ name: repository, tags }), 'application/json');
   }

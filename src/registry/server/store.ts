@@ -62,7 +62,8 @@ export class RegistryStore {
     this.#dir = dir;
     // uploads of a registry that was killed cannot go on: their digest state is gone
     rmSync(join(dir, 'uploads'), { recursive: true, force: true });
-    for (const folder of ['blobs', 'repositories', 'uploads']) mkdirSync(join(dir, folder), { recursive: true });
+    for (const folder of ['blobs', 'repositories', 'uploads'])
+      mkdirSync(join(dir, folder), { recursive: true });
   }
 
   #repository(name: string, ...parts: string[]): string {
@@ -112,7 +113,7 @@ export class RegistryStore {
   }
 
   append(upload: Upload, piece: Uint8Array): void {
-    for (let at = 0; at < piece.length; ) at += writeSync(upload.fd, piece, at, piece.length - at);
+    for (let at = 0; at < piece.length;) at += writeSync(upload.fd, piece, at, piece.length - at);
     upload.hash.update(piece);
     upload.size += piece.length;
   }
@@ -161,7 +162,12 @@ export class RegistryStore {
     writeWhole(this.#blobPath(manifest.digest), manifest.bytes);
     writeWhole(this.#repository(repository, '_manifests', hexOf(manifest.digest)), manifest.mediaType);
     if (referrer !== undefined) {
-      const path = this.#repository(repository, '_referrers', hexOf(referrer.subject), hexOf(manifest.digest));
+      const path = this.#repository(
+        repository,
+        '_referrers',
+        hexOf(referrer.subject),
+        hexOf(manifest.digest),
+      );
       writeWhole(path, JSON.stringify(referrer.entry));
     }
     if (tag !== undefined) writeWhole(this.#repository(repository, '_tags', tag), manifest.digest);

@@ -28,6 +28,11 @@ const MAX_READ = 1052672;
 /** rootmode is octal: a directory */
 const ROOT_MODE = '40000';
 
+const NO_DEVICE =
+  'load the fuse module (modprobe fuse); in a container, pass the device with --device /dev/fuse';
+const DEVICE_MODE =
+  'let users open the device, as most systems do: chmod 666 /dev/fuse; in a container its cgroup must allow it too';
+
 function openDevice(): number {
   try {
     return openSync(DEVICE, fsConstants.O_RDWR);
@@ -35,7 +40,7 @@ function openDevice(): number {
     throw new UsageError(`cannot open ${DEVICE}: ${messageOf(error)}`, {
       cause: error,
       exitCode: 1,
-      hint: 'load the fuse module (modprobe fuse); in a container, pass the device with --device /dev/fuse',
+      hint: (error as NodeJS.ErrnoException).code === 'EACCES' ? DEVICE_MODE : NO_DEVICE,
     });
   }
 }
@@ -95,6 +100,16 @@ async function mountByHelper(mountpoint: string, logger: Logger): Promise<number
   }
 }
 
+/** What to do about a complaint of fusermount3. */
+function helperHint(complaint: string): { hint?: string } {
+  if (!complaint.includes(DEVICE)) {
+    return complaint.includes('Permission denied')
+      ? { hint: 'the mountpoint must belong to this user, or be writable for them' }
+      : {};
+  }
+  return { hint: complaint.includes('Permission denied') ? DEVICE_MODE : NO_DEVICE };
+}
+
 async function helperMount(mountpoint: string, options: string): Promise<number> {
   const [ours, theirs] = socketPair();
   try {
@@ -109,7 +124,10 @@ async function helperMount(mountpoint: string, options: string): Promise<number>
       });
     }
     if (result.status !== 0) {
-      throw new UsageError(`fusermount3 cannot mount at ${mountpoint}: ${result.stderr}`, { exitCode: 1 });
+      throw new UsageError(`fusermount3 cannot mount at ${mountpoint}: ${result.stderr}`, {
+        exitCode: 1,
+        ...helperHint(result.stderr),
+      });
     }
     // the helper has ended, so its message is there: this does not block
     const [fd, ...more] = receiveWithFds(ours).fds;

@@ -27,6 +27,11 @@ export function workerUrl(): URL {
   return new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './fuse-worker.js', import.meta.url);
 }
 
+/**
+ * Room for short-lived objects of a worker's heap. It makes next to none per request; with the default (48 MB) what it does make
+ * stays resident (measured: 2 MB less per thread after a walk over 100,000 inodes).
+ */
+const YOUNG_MB = 2;
 /** Longest pause between two signals to a worker that is about to sleep. */
 const MAX_NUDGE_MS = 5;
 
@@ -60,7 +65,11 @@ export class WorkerHandle {
       startedAtSec: Math.floor(Date.now() / 1000),
       hold: options.hold,
     };
-    this.#worker = new Worker(options.url ?? workerUrl(), { workerData: start, name: 'fuse' });
+    this.#worker = new Worker(options.url ?? workerUrl(), {
+      workerData: start,
+      name: 'fuse',
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
+    });
     this.ready = new Promise((resolve, reject) => {
       this.#worker.on('message', (report: WorkerReport) => {
         if (report.type === 'ready') resolve();

@@ -49,7 +49,10 @@ export class Health {
   }
 
   #plan(delayMs?: number): void {
-    const interval = Math.min(Math.max(this.#options.intervalSeconds * 1000, MIN_INTERVAL_MS), MAX_INTERVAL_MS);
+    const interval = Math.min(
+      Math.max(this.#options.intervalSeconds * 1000, MIN_INTERVAL_MS),
+      MAX_INTERVAL_MS,
+    );
     this.#timer = setTimeout(() => void this.#tick(), delayMs ?? interval);
     this.#timer.unref();
   }
@@ -64,7 +67,11 @@ export class Health {
   async #ping(): Promise<boolean> {
     const { http, pingUrl, timeoutSeconds, belowStatus } = this.#options;
     try {
-      const answer = await http.send({ method: 'GET', url: new URL(pingUrl), totalTimeoutMs: timeoutSeconds * 1000 });
+      const answer = await http.send({
+        method: 'GET',
+        url: new URL(pingUrl),
+        totalTimeoutMs: timeoutSeconds * 1000,
+      });
       await answer.discard();
       return answer.status >= 200 && answer.status < belowStatus;
     } catch {

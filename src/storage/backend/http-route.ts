@@ -78,7 +78,8 @@ export class HttpRoute {
         http,
         clock,
       });
-      this.#proxyHealth.onChange = (well) => logger.warn(`proxy ${redactUrl(proxy.url)} is ${well ? 'well' : 'not well'}`);
+      this.#proxyHealth.onChange = (well) =>
+        logger.warn(`proxy ${redactUrl(proxy.url)} is ${well ? 'well' : 'not well'}`);
       if (proxy.dragonfly_scheduler_endpoint !== '') {
         logger.warn('dragonfly_scheduler_endpoint is not used: requests go to the HTTP proxy of Dragonfly');
       }
@@ -156,7 +157,13 @@ export class HttpRoute {
   #to(request: RouteRequest, url: URL, more?: Record<string, string>): Promise<HttpAnswer> {
     const { http, timeoutSeconds } = this.#options;
     const { method, signal } = request;
-    return http.send({ method, url, headers: this.#headers(request, more), signal, totalTimeoutMs: timeoutSeconds * 1000 });
+    return http.send({
+      method,
+      url,
+      headers: this.#headers(request, more),
+      signal,
+      totalTimeoutMs: timeoutSeconds * 1000,
+    });
   }
 
   #through(request: RouteRequest): Promise<HttpAnswer> {
@@ -165,7 +172,14 @@ export class HttpRoute {
     this.#rewrites ??= proxy?.use_http === true && request.url.protocol === 'https:';
     const url = this.#rewrites ? new URL(request.url.href.replace('https', 'http')) : request.url;
     const headers = this.#headers(request);
-    return http.send({ method, url, headers, signal, totalTimeoutMs: timeoutSeconds * 1000, proxy: this.#proxyUrl });
+    return http.send({
+      method,
+      url,
+      headers,
+      signal,
+      totalTimeoutMs: timeoutSeconds * 1000,
+      proxy: this.#proxyUrl,
+    });
   }
 
   async #mirrored(request: RouteRequest): Promise<HttpAnswer | undefined> {

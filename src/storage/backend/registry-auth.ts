@@ -73,7 +73,9 @@ export class RegistryAuth {
     const renewed = this.#fetch(bearer.source);
     if (now >= bearer.expiresAt) return renewed.catch(() => undefined);
     bearer.refreshAt = Math.min(now + REFRESH_PAUSE_MS, bearer.expiresAt);
-    renewed.catch((error: unknown) => this.#options.logger.warn(`cannot renew the token: ${messageOf(error)}`));
+    renewed.catch((error: unknown) =>
+      this.#options.logger.warn(`cannot renew the token: ${messageOf(error)}`),
+    );
     return this.#header;
   }
 
@@ -133,7 +135,8 @@ export class RegistryAuth {
     const { http, timeoutSeconds, logger, insecure } = this.#options;
     const realm = new URL(source.realm);
     const safe = realm.protocol === 'https:' || insecure;
-    if (auth !== null && !safe) logger.warn(`no credentials for ${realm.origin}: it is plain HTTP, the registry is not`);
+    if (auth !== null && !safe)
+      logger.warn(`no credentials for ${realm.origin}: it is plain HTTP, the registry is not`);
     const request: TokenRequest = {
       source,
       scope: source.scope,
@@ -152,4 +155,3 @@ export class RegistryAuth {
     }
   }
 }
-

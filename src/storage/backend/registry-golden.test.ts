@@ -71,14 +71,28 @@ async function replay(
   const fill = (text: string): string =>
     text.replaceAll('$BLOB_ID', BLOB_ID).replace(/PORT([123])/g, (_, n) => String(ports[Number(n) - 1]));
   const blank = (text: string): string =>
-    ports.reduce((all, port, i) => all.replaceAll(`:${port}`, `:PORT${i + 1}`), text.replaceAll(BLOB_ID, '$BLOB_ID'));
+    ports.reduce(
+      (all, port, i) => all.replaceAll(`:${port}`, `:PORT${i + 1}`),
+      text.replaceAll(BLOB_ID, '$BLOB_ID'),
+    );
   const play = async (server: string, request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const text = await body(request);
     if (request.url === '/ping') return void response.end('pong');
     const answer = answers[asked.length];
-    const headers = Object.entries(request.headers).map(([name, value]): [string, string] => [name, String(value)]);
+    const headers = Object.entries(request.headers).map(([name, value]): [string, string] => [
+      name,
+      String(value),
+    ]);
     const line = blank(`${request.method} ${request.url} HTTP/1.1`);
-    asked.push({ server, request: line, headers, request_body: text, status: 0, reply_headers: [], reply_bytes: 0 });
+    asked.push({
+      server,
+      request: line,
+      headers,
+      request_body: text,
+      status: 0,
+      reply_headers: [],
+      reply_bytes: 0,
+    });
     if (answer === undefined) return void response.writeHead(500).end();
     for (const [name, value] of answer.reply_headers) response.setHeader(name, fill(value));
     const start = Number(/bytes=(\d+)-/.exec(request.headers.range ?? '')?.[1] ?? 0);
@@ -103,7 +117,10 @@ async function run(t: TestContext, name: string, want: 'all' | number): Promise<
   const path = goldenPath('backend', `registry-${name}.json`) ?? '';
   const transcript = JSON.parse(readFileSync(path, 'utf8')) as Transcript;
   const { asked, fill } = await replay(t, transcript);
-  const values = JSON.parse(fill(JSON.stringify(transcript.config.device.backend.config))) as Record<string, unknown>;
+  const values = JSON.parse(fill(JSON.stringify(transcript.config.device.backend.config))) as Record<
+    string,
+    unknown
+  >;
   const document = { value: values, lineOf: () => undefined, complaint: 'golden', warnings: [] };
   const section = readBackend('registry', new Section(document, '', values)).registry ?? {};
   const backend = new RegistryBackend(readRegistryConfig(section), silentLogger, { env: {} });

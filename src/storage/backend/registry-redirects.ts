@@ -17,7 +17,8 @@ function compactDate(text: string): number {
 export function expiryOf(url: URL): number | undefined {
   const query = new Map([...url.searchParams].map(([name, value]) => [name.toLowerCase(), value]));
   for (const vendor of ['x-amz-', 'x-goog-']) {
-    const end = compactDate(query.get(`${vendor}date`) ?? '') + Number(query.get(`${vendor}expires`) ?? 'x') * 1000;
+    const end =
+      compactDate(query.get(`${vendor}date`) ?? '') + Number(query.get(`${vendor}expires`) ?? 'x') * 1000;
     if (Number.isFinite(end)) return end;
   }
   const epoch = query.get('expires') ?? query.get('exp') ?? '';

@@ -84,7 +84,13 @@ backendSuite('registry through a proxy', async (t) => {
     if (!request.url?.startsWith('http://registry.invalid/v2/')) return void response.writeHead(400).end();
     blob(request, response);
   });
-  const settings = { ping_url: '', fallback: false, check_interval: 5, use_http: false, check_pause_elapsed: 300 };
+  const settings = {
+    ping_url: '',
+    fallback: false,
+    check_interval: 5,
+    use_http: false,
+    check_pause_elapsed: 300,
+  };
   const section = { ...settings, url: `http://${proxy}`, dragonfly_scheduler_endpoint: '' };
   return backendAt(t, 'registry.invalid', { proxy: section });
 });
@@ -216,10 +222,12 @@ test('RegistryBackend: blob_url_scheme and blob_redirected_host change the targe
 });
 
 const WRONG: Record<string, Answer> = {
-  'a whole object for a part': (_, response) => void response.writeHead(200, { 'Content-Length': 300_000 }).end(SUITE_BLOB),
+  'a whole object for a part': (_, response) =>
+    void response.writeHead(200, { 'Content-Length': 300_000 }).end(SUITE_BLOB),
   'a part that was not asked for': (_, response) =>
     void response.writeHead(206, { 'Content-Range': 'bytes 1-10/300000' }).end(SUITE_BLOB.subarray(0, 10)),
-  'a part without Content-Range': (_, response) => void response.writeHead(206).end(SUITE_BLOB.subarray(0, 10)),
+  'a part without Content-Range': (_, response) =>
+    void response.writeHead(206).end(SUITE_BLOB.subarray(0, 10)),
   'a longer body': (_, response) =>
     void response.writeHead(206, { 'Content-Range': 'bytes 0-9/300000' }).end(SUITE_BLOB.subarray(0, 11)),
   'a shorter body': (_, response) =>
@@ -233,7 +241,9 @@ const WRONG: Record<string, Answer> = {
 for (const [what, answer] of Object.entries(WRONG)) {
   test(`RegistryBackend: ${what} is an error after three retries, and right bytes on a retry are taken`, async (t) => {
     let wrong = Infinity;
-    const host = await serve(t, (request, response) => (wrong-- > 0 ? answer(request, response) : blob(request, response)));
+    const host = await serve(t, (request, response) =>
+      wrong-- > 0 ? answer(request, response) : blob(request, response),
+    );
     const backend = backendAt(t, host);
     await assert.rejects(first(backend), { code: 'ERR_NYDUS_BACKEND', errno: 'EIO' });
     assert.equal(backend.meter.metrics('registry').read_errors, 4);
@@ -287,7 +297,12 @@ test('RegistryBackend: a proxy whose ping fails is left out', async (t) => {
     through++;
     blob(request, response);
   });
-  const base = { check_interval: 1, use_http: false, check_pause_elapsed: 300, dragonfly_scheduler_endpoint: '' };
+  const base = {
+    check_interval: 1,
+    use_http: false,
+    check_pause_elapsed: 300,
+    dragonfly_scheduler_endpoint: '',
+  };
   const proxy = { ...base, url: `http://${url}`, ping_url: `http://${url}/ping`, fallback: true };
   const backend = backendAt(t, origin, { proxy });
   await first(backend);
@@ -360,7 +375,10 @@ test('RegistryBackend: headers of the environment are sent, and skip_verify fall
 test('openBackend: type registry', async (t) => {
   const host = await serve(t, blob);
   const sections = { localfs: null, localdisk: null, oss: null, s3: null, 'http-proxy': null };
-  const backend = openBackend({ type: 'registry', ...sections, registry: { scheme: 'http', host, repo: 'a' } }, silentLogger);
+  const backend = openBackend(
+    { type: 'registry', ...sections, registry: { scheme: 'http', host, repo: 'a' } },
+    silentLogger,
+  );
   t.after(() => backend.close());
   assert.equal(backend.type, 'registry');
   await assert.rejects(backend.open('../x'), { code: 'ERR_NYDUS_BACKEND' });

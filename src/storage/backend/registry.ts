@@ -167,7 +167,12 @@ export class RegistryBackend implements Backend {
   }
 
   /** @throws BackendError EIO, the reason of `signal` when that was aborted */
-  async readRange(blobId: string, range: Range, signal?: AbortSignal, how: ReadHow = {}): Promise<Uint8Array> {
+  async readRange(
+    blobId: string,
+    range: Range,
+    signal?: AbortSignal,
+    how: ReadHow = {},
+  ): Promise<Uint8Array> {
     signal?.throwIfAborted();
     if (range.end <= range.start) return new Uint8Array(0);
     const what = `cannot read bytes ${range.start} to ${range.end} of blob ${blobId}`;
@@ -182,7 +187,9 @@ export class RegistryBackend implements Backend {
         const millis = performance.now() - started;
         this.meter.record(got, millis);
         if (millis > (range.end - range.start > LARGE ? SLOW_LARGE_MS : SLOW_MS)) {
-          this.#logger.warn(`slow request: ${range.end - range.start} bytes of blob ${blobId} in ${Math.round(millis)} ms`);
+          this.#logger.warn(
+            `slow request: ${range.end - range.start} bytes of blob ${blobId} in ${Math.round(millis)} ms`,
+          );
         }
       }
     });
@@ -205,8 +212,12 @@ export class RegistryBackend implements Backend {
         const final = failed >= attempts || !this.#mayRetry(error, prefetch) || this.#closing.signal.aborted;
         if (final) throw this.#wrap(what, error);
         this.#logger.debug(`${what}: attempt ${failed} of ${attempts}: ${messageOf(error)}`);
-        direct = !prefetch && this.#route.hasProxy && (error instanceof ProxySignal || failed === attempts - 1);
-        await pause(direct ? this.#directWait() : this.#wait(error, failed, prefetch), signal ?? this.#closing.signal);
+        direct =
+          !prefetch && this.#route.hasProxy && (error instanceof ProxySignal || failed === attempts - 1);
+        await pause(
+          direct ? this.#directWait() : this.#wait(error, failed, prefetch),
+          signal ?? this.#closing.signal,
+        );
       }
     }
   }
@@ -235,8 +246,11 @@ export class RegistryBackend implements Backend {
 
   #wrap(what: string, error: unknown): Error {
     const inner = error instanceof NydusError ? error.hint : undefined;
-    const noCredentials = error instanceof RegistryError && error.status === 401 && !this.#auth.hasCredentials;
-    const hint = noCredentials ? 'the registry wants credentials: set backend.registry.auth or IMAGE_PULL_AUTH' : inner;
+    const noCredentials =
+      error instanceof RegistryError && error.status === 401 && !this.#auth.hasCredentials;
+    const hint = noCredentials
+      ? 'the registry wants credentials: set backend.registry.auth or IMAGE_PULL_AUTH'
+      : inner;
     return new BackendError(`${what}: ${messageOf(error)}`, {
       cause: error,
       ...(hint === undefined ? {} : { hint }),
@@ -244,25 +258,23 @@ export class RegistryBackend implements Backend {
     });
   }
 
-  /** Until one request succeeded, requests run one at a time. */
+  /** Until one request succeeded, one runs alone and those that come meanwhile wait for its end. */
   async #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    while (!this.#warm) {
-      if (this.#first !== undefined) {
-        await this.#first;
-        continue;
-      }
-      const running = work();
-      this.#first = running.then(
-        () => void (this.#warm = true),
-        () => undefined,
-      );
-      try {
-        return await running;
-      } finally {
-        this.#first = undefined;
-      }
+    if (this.#warm) return work();
+    if (this.#first !== undefined) {
+      await this.#first;
+      return work();
     }
-    return work();
+    const running = work();
+    this.#first = running.then(
+      () => void (this.#warm = true),
+      () => undefined,
+    );
+    try {
+      return await running;
+    } finally {
+      this.#first = undefined;
+    }
   }
 
   #blobUrl(blobId: string): URL {
@@ -323,12 +335,16 @@ export class RegistryBackend implements Backend {
       if (start === 0 && whole !== undefined && whole <= end) {
         return { bytes: await this.#fill(answer, whole, url), total: whole };
       }
-      throw await refuse(`status 200 with ${whole ?? 'unknown'} bytes, bytes ${start} to ${end} were asked for`);
+      throw await refuse(
+        `status 200 with ${whole ?? 'unknown'} bytes, bytes ${start} to ${end} were asked for`,
+      );
     }
     const got = parseContentRange(answer.header('content-range'));
     if (answer.status !== 206 || got === undefined || got.start !== start || got.end > end) {
       const shown = JSON.stringify(answer.header('content-range').slice(0, 80));
-      throw await refuse(`status ${answer.status} with Content-Range ${shown}, bytes ${start} to ${end} were asked for`);
+      throw await refuse(
+        `status ${answer.status} with Content-Range ${shown}, bytes ${start} to ${end} were asked for`,
+      );
     }
     return { bytes: await this.#fill(answer, got.end - got.start, url), total: got.total };
   }
@@ -336,9 +352,12 @@ export class RegistryBackend implements Backend {
   /** Body of exactly `length` bytes. */
   async #fill(answer: HttpAnswer, length: number, url: URL): Promise<Uint8Array> {
     const wrong = (problem: string): BackendError =>
-      new BackendError(`GET ${redactUrl(url)}: the body has ${problem} than the ${length} bytes it announced`, {
-        retryable: true,
-      });
+      new BackendError(
+        `GET ${redactUrl(url)}: the body has ${problem} than the ${length} bytes it announced`,
+        {
+          retryable: true,
+        },
+      );
     if (length > MAX_BLOB_COMPRESSED) throw wrong('no more');
     const out = new Uint8Array(length);
     let done = 0;
@@ -379,7 +398,8 @@ export class RegistryBackend implements Backend {
         target.origin === origin
           ? await this.#authenticated(method, target, headers, attempt)
           : await this.#send(method, target, headers, attempt, false);
-      if (method === 'GET' && target.origin !== origin && isSuccess(answer.status)) this.#redirects.set(blobId, target);
+      if (method === 'GET' && target.origin !== origin && isSuccess(answer.status))
+        this.#redirects.set(blobId, target);
     }
     return { answer, url };
   }
@@ -463,7 +483,13 @@ export class RegistryBackend implements Backend {
     attempt: Attempt,
   ): Promise<HttpAnswer> {
     const send = (authorization: string | undefined): Promise<HttpAnswer> =>
-      this.#send(method, url, authorization === undefined ? headers : { ...headers, authorization }, attempt, true);
+      this.#send(
+        method,
+        url,
+        authorization === undefined ? headers : { ...headers, authorization },
+        attempt,
+        true,
+      );
     const sent = await this.#auth.current();
     let answer = await send(sent);
     if (answer.status !== 401) return answer;
