@@ -32,7 +32,11 @@ export async function writeParts(file: FileHandle, parts: readonly Uint8Array[])
   while (index < parts.length) {
     const batch: Uint8Array[] = [];
     let size = 0;
-    for (let i = index, from = done; i < parts.length && size < WRITE_SIZE && batch.length < WRITE_PARTS; i++) {
+    for (
+      let i = index, from = done;
+      i < parts.length && size < WRITE_SIZE && batch.length < WRITE_PARTS;
+      i++
+    ) {
       const part = parts[i] as Uint8Array;
       const length = Math.min(part.length - from, WRITE_SIZE - size);
       if (length > 0) batch.push(length === part.length ? part : part.subarray(from, from + length));

@@ -1,7 +1,35 @@
 // The blob table of an image that is being built: blobs of the parent, dictionary blobs once they are used, and the new
 // blob once it has a chunk. Source: blob-and-cache.md 16.2 and 16.3.
 import type { TreeBlob, TreeChunk } from '../tree/node.ts';
+import { blobFeatures } from './blob-sections.ts';
 import type { ChunkDictionary } from './chunk-dict.ts';
+import type { CreateOptions } from './options.ts';
+
+/** Row of the blob that a build makes; sizes and digests are filled in when they are known. */
+export function newBlobRow(options: CreateOptions): TreeBlob {
+  return {
+    id: '',
+    chunkCount: 0,
+    chunkSize: options.chunkSize,
+    features: blobFeatures({ ...options, batch: options.batchSize > 0 }),
+    compressor: options.compressor,
+    digester: options.digester,
+    compressedSize: 0,
+    uncompressedSize: 0,
+    tocSize: 0,
+    tocDigest: Buffer.alloc(32),
+    metaDigest: Buffer.alloc(32),
+    metaSize: Buffer.alloc(8),
+    cipherIv: Buffer.alloc(8),
+    cipher: 0,
+    ciCompressor: 0,
+    ciOffset: 0,
+    ciCompressedSize: 0,
+    ciUncompressedSize: 0,
+    readaheadOffset: 0,
+    readaheadSize: 0,
+  };
+}
 
 /** Hands out rows of the table in order of first use. */
 export class BlobTable {

@@ -33,10 +33,8 @@ test('CiBuilder: the entry of the worked example (rafs-metadata 8.4)', () => {
   assert.equal(ci.data().toString('hex'), '00000000005000000000000000500000');
   const header = ci.header(0x4000_0001, 0, 6, 16);
   assert.equal(header.length, 4096);
-  const { magic, magic2, features, ciEntries, ciOffset, ciUncompressedSize, ctxOffset, ctxCount } = ciHeader.read(
-    viewOf(header),
-    0,
-  );
+  const { magic, magic2, features, ciEntries, ciOffset, ciUncompressedSize, ctxOffset, ctxCount } =
+    ciHeader.read(viewOf(header), 0);
   assert.deepEqual(
     [magic, magic2, features, ciEntries, ciOffset, ciUncompressedSize, ctxOffset, ctxCount],
     [0xb10b_b10b, 0xb10b_b10b, 0x4000_0001, 1, 6, 16, 0, 0],

@@ -61,7 +61,10 @@ function outDir(): string {
 }
 
 /** Builds; the bootstrap and the blob. */
-async function build(source: string, more: Partial<CreateOptions> = {}): Promise<{ boot: Buffer; blob: Buffer }> {
+async function build(
+  source: string,
+  more: Partial<CreateOptions> = {},
+): Promise<{ boot: Buffer; blob: Buffer }> {
   const out = outDir();
   const { bootstrap } = await createImage(options(source, out, more), quietContext());
   const [name = ''] = readdirSync(join(out, 'blobs'));
@@ -85,7 +88,8 @@ function sampleSource(): string {
   const data = randomBytes(300_000);
   writeFileSync(join(dir, 'b/large'), Buffer.concat([data, Buffer.alloc(6_000_000, 'l'), data]));
   writeFileSync(join(dir, 'a/empty'), '');
-  for (let i = 0; i < 300; i++) writeFileSync(join(dir, `z/y/small${i}`), `file ${i % 250} `.repeat(1 + (i % 50)));
+  for (let i = 0; i < 300; i++)
+    writeFileSync(join(dir, `z/y/small${i}`), `file ${i % 250} `.repeat(1 + (i % 50)));
   writeFileSync(join(dir, 'z/linked'), 'linked data');
   linkSync(join(dir, 'z/linked'), join(dir, 'a/link'));
   linkSync(join(dir, 'z/linked'), join(dir, 'z/y/x/link'));
@@ -121,7 +125,9 @@ test('createImage: data is stored in the order of entry numbers, a hard link onc
   for (const path of ['b/large', 'b/c/copy', 'z/y/small7']) {
     const chunks = files.get(`/${path}`)?.chunks ?? [];
     const data = Buffer.concat(
-      chunks.map((chunk) => blob.subarray(chunk.compressedOffset, chunk.compressedOffset + chunk.compressedSize)),
+      chunks.map((chunk) =>
+        blob.subarray(chunk.compressedOffset, chunk.compressedOffset + chunk.compressedSize),
+      ),
     );
     assert.ok(data.equals(readFileSync(join(source, path))), path);
   }
@@ -151,7 +157,13 @@ for (const [change, act, message] of CHANGES) {
     writeFileSync(join(source, 'other'), 'other');
     writeFileSync(victim, Buffer.alloc(5000, 'v'));
     const out = outDir();
-    await assert.rejects(createImage(options(source, out), afterScan(() => act(victim))), message);
+    await assert.rejects(
+      createImage(
+        options(source, out),
+        afterScan(() => act(victim)),
+      ),
+      message,
+    );
     assert.deepEqual(readdirSync(out, { recursive: true }), ['blobs']);
   });
 }
@@ -206,7 +218,9 @@ test('createImage: a blob offset is added to the place of every chunk and to not
     });
   }
   assert.ok(chunks > 300);
-  const dataEnd = Math.max(...[...before.values()].flatMap((n) => n.chunks.map((c) => c.compressedOffset + c.compressedSize)));
+  const dataEnd = Math.max(
+    ...[...before.values()].flatMap((n) => n.chunks.map((c) => c.compressedOffset + c.compressedSize)),
+  );
   assert.ok(plain.blob.subarray(0, dataEnd).equals(moved.blob.subarray(0, dataEnd)));
 });
 

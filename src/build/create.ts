@@ -3,29 +3,20 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { UsageError } from '../base/errors.ts';
-import { openBootstrap, type OpenedBootstrap } from '../rafs/open.ts';
 import { PLACEHOLDER_BLOB_ID } from '../rafs/blob-id.ts';
 import type { TreeBlob, TreeNode } from '../tree/node.ts';
 import { BlobStream, directoryTarget, fileTarget, writeWholeFile, type ByteTarget } from './blob-output.ts';
-import { blobFeatures, SectionWriter } from './blob-sections.ts';
-import { BlobTable } from './blob-table.ts';
+import { SectionWriter } from './blob-sections.ts';
+import { BlobTable, newBlobRow } from './blob-table.ts';
 import { writeBootstrap } from './bootstrap.ts';
+import { openInputs, type ParentImage } from './build-inputs.ts';
 import { BuildTrace } from './build-trace.ts';
 import { CacheOutput } from './cache-output.ts';
-import {
-  addTreeChunks,
-  chunkDictionary,
-  ChunkIndex,
-  openBuildDictionary,
-  parseChunkDictArgument,
-  type ChunkDictionary,
-} from './chunk-dict.ts';
+import { addTreeChunks, ChunkIndex, type ChunkDictionary } from './chunk-dict.ts';
+import { ChunkPlacer, type StoreCounters } from './chunk-placer.ts';
 import { ChunkStore } from './chunk-store.ts';
 import { CiBuilder } from './ci-builder.ts';
-import { checkTraits, traitsOf } from './compatibility.ts';
 import { readAll, storeFiles, storeWhileReading, type DataRun } from './directory-data.ts';
-import { importBlob } from './import-blob.ts';
-import { loadImage } from './load-image.ts';
 import { numberTree, type NumberedTree } from './numbering.ts';
 import type { BuildContext, BuildResult, CreateOptions } from './options.ts';
 import { overlay } from './overlay.ts';
@@ -34,34 +25,6 @@ import { ProgressMeter } from './progress-meter.ts';
 import { storageOrder } from './prefetch-table.ts';
 import { openScan } from './source-dir.ts';
 import { readTarTree } from './source-tar.ts';
-
-/** Stored sizes of a batch blob have 24 bits (blob-and-cache 4.3): chunk sizes below 2^24 fit whatever they hold. */
-const MAX_BATCH_CHUNK_SIZE = 8 * 1024 * 1024;
-
-function newRow(options: CreateOptions): TreeBlob {
-  return {
-    id: '',
-    chunkCount: 0,
-    chunkSize: options.chunkSize,
-    features: blobFeatures({ ...options, batch: options.batchSize > 0 }),
-    compressor: options.compressor,
-    digester: options.digester,
-    compressedSize: 0,
-    uncompressedSize: 0,
-    tocSize: 0,
-    tocDigest: Buffer.alloc(32),
-    metaDigest: Buffer.alloc(32),
-    metaSize: Buffer.alloc(8),
-    cipherIv: Buffer.alloc(8),
-    cipher: 0,
-    ciCompressor: 0,
-    ciOffset: 0,
-    ciCompressedSize: 0,
-    ciUncompressedSize: 0,
-    readaheadOffset: 0,
-    readaheadSize: 0,
-  };
-}
 
 /** One build: everything that must be closed or removed when it fails. */
 class Build {
@@ -73,14 +36,14 @@ class Build {
   readonly #row: TreeBlob;
   #target: ByteTarget | undefined;
   #cache: CacheOutput | undefined;
-  #parent: { opened: OpenedBootstrap; root: TreeNode; blobs: TreeBlob[] } | undefined;
+  #parent: ParentImage | undefined;
   #dictionary: ChunkDictionary | undefined;
 
   constructor(options: CreateOptions, context: BuildContext) {
     this.#options = options;
     this.#context = context;
     this.#meter = new ProgressMeter(context.progress);
-    this.#row = newRow(options);
+    this.#row = newBlobRow(options);
     this.#pool = new WorkerPool(
       {
         chunkSize: options.chunkSize,
@@ -119,17 +82,20 @@ class Build {
 
   async #build(): Promise<BuildResult> {
     const options = this.#options;
-    await this.#openInputs();
+    const { parent, dictionary } = await openInputs(options, this.#trace);
+    this.#parent = parent;
+    this.#dictionary = dictionary;
     this.#target = await this.#openTarget();
     if (options.blobCacheDir !== undefined) this.#cache = await CacheOutput.open(options.blobCacheDir);
     const stream = new BlobStream(this.#target);
     const table = new BlobTable(this.#parent?.blobs ?? [], this.#dictionary, this.#row);
     const ci = options.version === 5 ? undefined : new CiBuilder(options.batchSize > 0);
-    const store = this.#newStore(stream, table, ci);
+    const placer = this.#newPlacer(stream, table, ci);
+    const store = new ChunkStore(options.chunkSize, this.#pool, placer);
     const numbered = await this.#storeTree(store, table);
     const root = numbered.nodes[0] as TreeNode;
 
-    await this.#trace.measure('dump_blob', () => this.#finishData(store, stream, table, ci));
+    await this.#trace.measure('dump_blob', () => this.#finishData(placer, stream, table, ci));
     this.#meter.phase('metadata');
     const sections = this.#sections as SectionWriter;
     const patterns = options.prefetchPolicy === 'fs' ? options.prefetchPatterns : [];
@@ -175,42 +141,10 @@ class Build {
     }
     this.#row.id = id;
     this.#meter.phase('done');
-    return this.#result(store, table, path, hasBlob ? stream.position : 0);
+    return this.#result(placer.counters, table, path, hasBlob ? stream.position : 0);
   }
 
   #sections: SectionWriter | undefined;
-
-  async #openInputs(): Promise<void> {
-    if (this.#options.batchSize > 0 && this.#options.chunkSize > MAX_BATCH_CHUNK_SIZE) {
-      throw new UsageError(
-        `chunks of ${this.#options.chunkSize} bytes do not go with batches: a chunk that does not shrink has no place in the compression information, limit ${MAX_BATCH_CHUNK_SIZE}`,
-        { exitCode: 1, hint: 'use a smaller --chunk-size, or --batch-size 0' },
-      );
-    }
-    const { version, chunkSize, digester, compressor, repeatable, parentBootstrap, chunkDict } =
-      this.#options;
-    const traits = { version, chunkSize, digester, compressor, explicitUidGid: !repeatable, tarfs: false };
-    if (chunkDict !== undefined) {
-      const path = parseChunkDictArgument(chunkDict);
-      this.#dictionary = await this.#trace.measure('import_chunk_dict', () => {
-        const image = openBuildDictionary(path, traits);
-        return chunkDictionary(image, path, digester);
-      });
-    }
-    if (parentBootstrap !== undefined) {
-      const opened = openBootstrap(parentBootstrap);
-      try {
-        checkTraits(traits, traitsOf(opened.image));
-        const { root, blobs } = await this.#trace.measure('load_tree_from_bootstrap', () =>
-          loadImage(opened.image, 0),
-        );
-        this.#parent = { opened, root, blobs: blobs.map((blob) => importBlob(blob, parentBootstrap)) };
-      } catch (error) {
-        opened.close();
-        throw error;
-      }
-    }
-  }
 
   async #openTarget(): Promise<ByteTarget | undefined> {
     const { blob, blobDir, blobCacheDir } = this.#options;
@@ -225,7 +159,7 @@ class Build {
     );
   }
 
-  #newStore(stream: BlobStream, table: BlobTable, ci: CiBuilder | undefined): ChunkStore {
+  #newPlacer(stream: BlobStream, table: BlobTable, ci: CiBuilder | undefined): ChunkPlacer {
     const options = this.#options;
     const parentIndex = new ChunkIndex();
     if (this.#parent !== undefined && this.#parent.opened.image.super.digester === options.digester) {
@@ -233,7 +167,7 @@ class Build {
     }
     const cache = this.#cache;
     const aligned = options.version === 6 || options.alignedChunk;
-    return new ChunkStore(
+    return new ChunkPlacer(
       {
         chunkSize: options.chunkSize,
         compressor: options.compressor,
@@ -242,7 +176,6 @@ class Build {
         blobOffset: options.blobOffset,
       },
       {
-        pool: this.#pool,
         stream,
         table,
         ci,
@@ -340,7 +273,7 @@ class Build {
 
   /** What follows the chunk data, up to the digests (blob-and-cache 3.7, steps 3 to 8). */
   async #finishData(
-    store: ChunkStore,
+    placer: ChunkPlacer,
     stream: BlobStream,
     table: BlobTable,
     ci: CiBuilder | undefined,
@@ -350,9 +283,9 @@ class Build {
     this.#sections = sections;
     if (!table.hasOwn) return;
     const row = this.#row;
-    row.chunkCount = store.chunkCount;
-    row.uncompressedSize = store.uncompressedEnd;
-    await sections.endData(store.storedBytes, store.uncompressedEnd);
+    row.chunkCount = placer.chunkCount;
+    row.uncompressedSize = placer.uncompressedEnd;
+    await sections.endData(placer.storedBytes, placer.uncompressedEnd);
     if (ci === undefined) return;
     await sections.addCompressionInfo(ci, row);
     if (this.#cache !== undefined) {
@@ -361,7 +294,7 @@ class Build {
         ci.header(row.features, row.ciCompressor, row.ciOffset, row.ciCompressedSize),
       );
     }
-    if (options.blobToc) await sections.addDigests(store.digestArray());
+    if (options.blobToc) await sections.addDigests(placer.digestArray());
   }
 
   async #publish(id: string | undefined): Promise<void> {
@@ -389,8 +322,8 @@ class Build {
     return path;
   }
 
-  #result(store: ChunkStore, table: BlobTable, bootstrap: string, blobSize: number): BuildResult {
-    const { uncompressedBytes, dedupBytes, dedupChunks } = store.counters;
+  #result(counters: StoreCounters, table: BlobTable, bootstrap: string, blobSize: number): BuildResult {
+    const { uncompressedBytes, dedupBytes, dedupChunks } = counters;
     this.#trace.count('blob_uncompressed_size', uncompressedBytes);
     this.#trace.count('dedup_uncompressed_size', dedupBytes);
     this.#trace.count('dedup_chunks', dedupChunks);

@@ -136,7 +136,9 @@ function readPiece(
   if (done === length) return;
   throw new UsageError(
     `file "${path.toString()}" ${done < length ? 'ended at' : 'has more than'} ${offset + Math.min(done, length)} bytes` +
-      (done < length ? `, ${offset + length} or more were there when the build began` : ' it had when the build began'),
+      (done < length
+        ? `, ${offset + length} or more were there when the build began`
+        : ' it had when the build began'),
     { exitCode: 1, hint: 'build from a tree that does not change' },
   );
 }

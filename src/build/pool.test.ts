@@ -63,7 +63,11 @@ test('WorkerPool: digest and CRC are of the uncompressed chunk, data without gai
   writeFileSync(path, data);
   const pool = new WorkerPool(SETTINGS, 1);
   const names = Uint8Array.from(Buffer.from(`${path}\0`));
-  const buffer = await pool.run({ buffer: newJobBuffer(4096), pieces: Float64Array.of(0, 4096, 4096), paths: names });
+  const buffer = await pool.run({
+    buffer: newJobBuffer(4096),
+    pieces: Float64Array.of(0, 4096, 4096),
+    paths: names,
+  });
   const records = new JobRecords(buffer);
   assert.equal(records.stored(0), 4096);
   assert.equal(records.crc32(0), crc32c(data));

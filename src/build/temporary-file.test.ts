@@ -23,7 +23,8 @@ test('sweepAbandoned: what a process that is gone left goes; own and foreign fil
   const child = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
   assert.equal(child.status, 0, child.stderr);
   assert.equal(readdirSync(dir).length, 2);
-  for (const name of ['.blob.1-0123456789ab.tmp', 'notes.tmp', '.nydus-build.tmp']) writeFileSync(join(dir, name), '');
+  for (const name of ['.blob.1-0123456789ab.tmp', 'notes.tmp', '.nydus-build.tmp'])
+    writeFileSync(join(dir, name), '');
   sweepAbandoned(dir);
   assert.deepEqual(
     readdirSync(dir).toSorted(),

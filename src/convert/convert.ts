@@ -2,11 +2,11 @@
 // platform's layers are merged. Source: nydus-image-and-nydusify.md 7, 9.1.
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { FormatError } from '../base/errors.ts';
+import { FormatError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { mergeImages } from '../build/merge.ts';
 import { writeBootstrapLayer } from './bootstrap-layer.ts';
-import { convertLayer, type BlobOptions, type ConvertedLayer } from './layer.ts';
+import { convertLayer, type BlobOptions, type ConvertedLayer, type LayerContext } from './layer.ts';
 import { imageDocuments, indexDocument, type ManifestOptions } from './manifest.ts';
 import { hexOf, type Descriptor } from './oci.ts';
 import { showPlatform, type PlatformSpec } from './platform.ts';
@@ -189,18 +189,10 @@ class Conversion {
 
   async #convertAndPut(layer: Descriptor, before: Promise<unknown>): Promise<ConvertedLayer> {
     const { digest, size } = layer;
-    const { logger, workDir, progress } = this.#context;
+    const { progress } = this.#context;
     this.#signal.throwIfAborted();
     progress({ event: 'layer', state: 'converting', digest, done: 0, size });
-    const converted = await convertLayer(this.#source.layer(layer), hexOf(digest), this.#options, {
-      logger,
-      signal: this.#signal,
-      workDir,
-      blobDir: this.#target.blobDir,
-      progress: ({ phase, bytes }) => {
-        if (phase === 'data') progress({ event: 'layer', state: 'converting', digest, done: bytes, size });
-      },
-    });
+    const converted = await this.#convertLayer(layer);
     await before;
     const { descriptor, file } = converted;
     progress({ event: 'layer', state: 'pushing', digest, done: 0, size: descriptor.size });
@@ -215,6 +207,26 @@ class Conversion {
       targetSize: descriptor.size,
     });
     return converted;
+  }
+
+  async #convertLayer(layer: Descriptor): Promise<ConvertedLayer> {
+    const { digest, size } = layer;
+    const { logger, workDir, progress } = this.#context;
+    const context: LayerContext = {
+      logger,
+      signal: this.#signal,
+      workDir,
+      blobDir: this.#target.blobDir,
+      progress: ({ phase, bytes }) => {
+        if (phase === 'data') progress({ event: 'layer', state: 'converting', digest, done: bytes, size });
+      },
+    };
+    try {
+      return await convertLayer(this.#source.layer(layer), hexOf(digest), this.#options, context);
+    } catch (error) {
+      if (!(error instanceof FormatError)) throw error;
+      throw new FormatError({ struct: `layer ${digest}` }, messageOf(error), { cause: error });
+    }
   }
 
   async #convertImage(

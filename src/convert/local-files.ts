@@ -185,6 +185,7 @@ async function indexArchive(file: FileHandle, name: string): Promise<Map<string,
     }
     at += Math.ceil(size / TAR_BLOCK) * TAR_BLOCK;
   }
+  if (members.size === 0) throw new FormatError({ struct: name }, `${end} bytes without a file in them`);
   return members;
 }
 

@@ -3,10 +3,10 @@
 // nydus-image-and-nydusify.md 7.1.
 import { createHash } from 'node:crypto';
 import { FormatError } from '../base/errors.ts';
-import { MAX_BLOB_COMPRESSED, MAX_LAYERS, MIB } from '../base/limits.ts';
+import { MAX_BLOB_COMPRESSED, MAX_LAYERS, MAX_MANIFEST_SIZE } from '../base/limits.ts';
 
-/** Manifest, index or config: registries refuse manifests above 4 MiB; configs of real images stay below 1 MiB. */
-export const MAX_DOCUMENT = 4 * MIB;
+/** Manifest, index or config; configs of real images stay far below it. */
+export const MAX_DOCUMENT = MAX_MANIFEST_SIZE;
 /** Entries of an index. */
 const MAX_MANIFESTS = 4096;
 

@@ -53,7 +53,8 @@ function parseSaved(bytes: Buffer): SavedImage[] {
 
 function choose(images: readonly SavedImage[], wanted: WantedName, place: string): SavedImage {
   const found =
-    images.find((image) => image.names.some(wanted.matches)) ?? (images.length === 1 ? images[0] : undefined);
+    images.find((image) => image.names.some((name) => wanted.matches(name))) ??
+    (images.length === 1 ? images[0] : undefined);
   if (found !== undefined) return found;
   const names = images.flatMap((image) => image.names);
   throw new UsageError(`${place} holds ${images.length} images, none is called ${wanted.text}`, {

@@ -1,31 +1,28 @@
 // One mounted image: its bootstrap, the caches of its blobs, its backend. Lives on the main thread; other threads read what
 // is local through LocalReader and come here with the rest. Source: blob-and-cache.md 17, 18; nydusd.md 7.5.
-import { mkdirSync, statSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { BackendError, messageOf, UsageError } from '../base/errors.ts';
-import { MAX_CHUNKS_PER_BLOB } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
-import type { BlobInfo, ChunkRef, RafsImage } from '../format/image.ts';
+import type { ChunkRef, RafsImage } from '../format/image.ts';
 import { addressOf, preadFull } from '../native/file-io.ts';
-import { openBackend, type Backend, type BlobReader } from '../storage/backend/backend.ts';
+import { openBackend, type Backend } from '../storage/backend/backend.ts';
 import type { BackendMetrics } from '../storage/backend/meter.ts';
 import type { BlobCache } from '../storage/cache/blob-cache.ts';
 import type { ChunkTable } from '../storage/cache/chunk-table.ts';
 import { newCounters, sumChunkReads, type InstanceShare } from '../storage/cache/blob-share.ts';
-import { hasCi, refuseUnsupported } from '../storage/cache/blob-sizes.ts';
+import { refuseUnsupported } from '../storage/cache/blob-sizes.ts';
 import { DecodePool } from '../storage/cache/decode-pool.ts';
 import { MIN_BATCH } from '../storage/cache/fetch-plan.ts';
 import { CacheMeter, type BlobcacheMetrics } from '../storage/cache/meter.ts';
-import { openBlob } from '../storage/cache/open-blob.ts';
 import type { RecordTable } from '../storage/cache/record-table.ts';
-import type { CacheConfig, ConfigV2, PrefetchConfig, RafsConfig } from '../storage/config.ts';
+import type { ConfigV2, PrefetchConfig, RafsConfig } from '../storage/config.ts';
 import { amplify5 } from './amplify.ts';
-import { effectiveBlobId } from './blob-id.ts';
 import { LocalReader, MISS } from './local-reader.ts';
+import { checkCache, openOne, prepareWorkDir, type OpenBlob } from './open-blobs.ts';
 import { openBootstrap, type OpenedBootstrap } from './open.ts';
 import { Prefetcher } from './prefetch.ts';
 import { ReadAhead } from './read-ahead.ts';
-import { newAttr, newChunkRef, planRead, type ReadPiece } from './read-plan.ts';
+import { newAttr, planRead, type ReadPiece } from './read-plan.ts';
 
 /** Decode threads of one instance at most: more than cores only add memory. */
 const MAX_DECODE_THREADS = 4;
@@ -47,63 +44,6 @@ export interface InstanceOptions {
 export interface InstanceMetrics {
   backend: BackendMetrics;
   blobcache: BlobcacheMetrics;
-}
-
-interface OpenBlob {
-  info: BlobInfo;
-  cache: BlobCache;
-  records: RecordTable | undefined;
-}
-
-function checkCache(cache: CacheConfig, version: 5 | 6): void {
-  if (cache.type === 'fscache')
-    throw new UsageError('cache type fscache is not supported yet', { hint: 'use blobcache' });
-  if (cache.type === '' || cache.type === 'dummycache') {
-    if (version === 6)
-      throw new UsageError('Rafs v6 must have local blobcache configured', {
-        hint: 'set cache.type to blobcache',
-      });
-    return;
-  }
-  if (cache.filecache === null)
-    throw new UsageError(`cache type ${cache.type} needs its settings with a work_dir`);
-  if (cache.filecache.enable_encryption)
-    throw new UsageError('cache encryption (enable_encryption) is not supported yet');
-}
-
-/** The directory of the cache files, created when missing; undefined without a cache. */
-function prepareWorkDir(cache: CacheConfig): string | undefined {
-  if (cache.type === '' || cache.type === 'dummycache' || cache.filecache === null) return undefined;
-  const dir = cache.filecache.work_dir;
-  try {
-    mkdirSync(dir, { recursive: true });
-    if (!statSync(dir).isDirectory()) throw new Error('not a directory');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EROFS') return dir;
-    throw new UsageError(`cannot use work_dir ${dir} of the cache: ${messageOf(error)}`, { cause: error });
-  }
-  return dir;
-}
-
-/** Highest chunk index of a blob and one: for v5 images that do not say how many chunks there are. */
-function countChunks(image: RafsImage, blobIndex: number): number {
-  const ref = newChunkRef();
-  let count = 0;
-  let left = image.super.inodesCount;
-  for (let ino = 1; left > 0 && ino * 128 <= image.bytes.length; ino++) {
-    let chunks: number;
-    try {
-      chunks = image.chunkCount(ino);
-    } catch {
-      continue; // no regular file
-    }
-    left--;
-    for (let position = 0; position < chunks; position++) {
-      image.chunk(ino, position, ref);
-      if (ref.blobIndex === blobIndex) count = Math.max(count, ref.chunkIndex + 1);
-    }
-  }
-  return Math.min(count, MAX_CHUNKS_PER_BLOB);
 }
 
 export class RafsInstance {
@@ -421,61 +361,4 @@ export class RafsInstance {
     await this.#pool.close();
     this.#bootstrap.close();
   }
-}
-
-interface OpenOne {
-  info: BlobInfo;
-  bootstrap: OpenedBootstrap;
-  backend: Backend;
-  workDir: string | undefined;
-  cache: CacheConfig;
-  rafs: RafsConfig;
-  pool: DecodePool;
-  meter: CacheMeter;
-  logger: Logger;
-  publishMs: number | undefined;
-}
-
-async function openOne(options: OpenOne): Promise<OpenBlob | undefined> {
-  const { info, bootstrap, backend, workDir, cache, rafs, pool, meter, logger, publishMs } = options;
-  const { image, path } = bootstrap;
-  const known = info.chunkCount > 0;
-  const count = known ? info.chunkCount : image.super.version === 5 ? countChunks(image, info.index) : 0;
-  if (count === 0) return undefined;
-  const blobId = effectiveBlobId(info, path);
-  let reader: BlobReader | undefined;
-  let missing: unknown;
-  try {
-    reader = await backend.open(blobId);
-  } catch (error) {
-    missing = error;
-  }
-  const indexedMap = known && !(cache.filecache?.disable_indexed_map === true && !hasCi(info));
-  const validate = cache.validate || rafs.validate;
-  const raw = cache.compressed;
-  const opened = openBlob({
-    image,
-    blob: info,
-    blobId,
-    count,
-    reader,
-    workDir,
-    raw,
-    indexedMap,
-    validate,
-    publishMs,
-    pool,
-    meter,
-    logger,
-  });
-  if (reader === undefined) {
-    if (opened.cache.map.readyCount < count) {
-      await opened.cache.close();
-      throw missing;
-    }
-    logger.warn(`blob ${blobId} is not in the backend (${messageOf(missing)}); it is complete in the cache`);
-  }
-  // its failure shows with the first read that needs it, which tries again
-  opened.cache.table().catch((error: unknown) => logger.warn(`blob ${blobId}: ${messageOf(error)}`));
-  return { info, ...opened };
 }

@@ -12,7 +12,6 @@ import {
   MAX_IO,
   MAX_PAGES,
   MIN_KERNEL_MINOR,
-  READ_AHEAD,
 } from './opcodes.ts';
 import { initIn, initOut, inHeader, outHeader } from './protocol.ts';
 
@@ -75,8 +74,7 @@ export function init(x: Exchange): number {
   initOut.write(x.reply.view, out, {
     major: KERNEL_VERSION,
     minor: agreed,
-    // the kernel takes the smaller of this and what the device has, which may have been raised meanwhile
-    maxReadahead: Math.max(initIn.field.maxReadahead(view, at), READ_AHEAD),
+    maxReadahead: initIn.field.maxReadahead(view, at),
     flags: flags >>> 0,
     maxBackground: MAX_BACKGROUND,
     congestionThreshold: CONGESTION_THRESHOLD,

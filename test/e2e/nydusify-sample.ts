@@ -228,17 +228,21 @@ export function makeSample(work: string): Sample {
     layout.put(third, OCI_LAYER),
   ]);
   layout.index([{ ...manifest, annotations: { 'org.opencontainers.image.ref.name': '1.0' } }]);
+  const from = [
+    '--source',
+    'example.org/app:1.0',
+    '--source-archive',
+    layout.dir,
+    '--platform',
+    'linux/amd64',
+  ];
+  const to = ['--target', 'example.org/app:1.0-nydus', '--work-dir', join(work, 'tmp')];
   const args = (target: string, more: string[] = []): string[] => [
-    ...['--source', 'example.org/app:1.0', '--source-archive', layout.dir, '--platform', 'linux/amd64'],
-    ...[
-      '--target',
-      'example.org/app:1.0-nydus',
-      '--target-archive',
-      target,
-      '--work-dir',
-      join(work, 'tmp'),
-      ...more,
-    ],
+    ...from,
+    ...to,
+    '--target-archive',
+    target,
+    ...more,
   ];
   return { work, trees, tars, layout, manifest, args };
 }

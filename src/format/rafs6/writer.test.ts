@@ -38,5 +38,8 @@ test('encodeBootstrap6: an image without blobs has its metadata area at 0 and no
 
 test('encodeBootstrap6: more blobs than devices is refused', () => {
   const blobs = Array.from({ length: 255 }, () => exampleBlob(6));
-  assert.throws(() => encodeBootstrap6(exampleTree(), blobs, EXAMPLE_OPTIONS, []), /255 blobs, a v6 image holds 254/);
+  assert.throws(
+    () => encodeBootstrap6(exampleTree(), blobs, EXAMPLE_OPTIONS, []),
+    /255 blobs, a v6 image holds 254/,
+  );
 });

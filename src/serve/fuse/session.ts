@@ -85,7 +85,7 @@ export class FuseSession {
   #stopped: Promise<void> | undefined;
   #wireLog: boolean | undefined;
   #resolveEnded: () => void = () => {};
-  #startRest: NodeJS.Timeout | undefined;
+  #later: NodeJS.Timeout | undefined;
 
   private constructor(options: FuseMountOptions, deviceFd: number) {
     this.#options = options;
@@ -111,10 +111,10 @@ export class FuseSession {
     const session = new FuseSession(options, deviceFd);
     try {
       const first = session.#startWorker(!options.serveOpen);
-      // while the worker starts
-      raiseReadAhead(options.mountpoint, READ_AHEAD);
-      await first.ready;
-      if (options.serveOpen) session.#startOthersSoon();
+      if (options.serveOpen) {
+        await first.ready;
+        session.#finishSoon();
+      }
       return session;
     } catch (error) {
       await session.unmount();
@@ -154,8 +154,19 @@ export class FuseSession {
     return worker;
   }
 
-  #startOthersSoon(): void {
-    this.#startRest ??= setTimeout(() => this.#startOthers(), LATER_MS);
+  /** What nobody waits for. */
+  #finishSoon(): void {
+    this.#later ??= setTimeout(() => {
+      this.#startOthers();
+      this.#readAhead();
+    }, LATER_MS);
+  }
+
+  /** The answer to INIT sets the read-ahead too, and can only lower it: raise it afterwards. */
+  #readAhead(): void {
+    if (this.#stopped !== undefined) return;
+    if (this.#state.minor === 0) this.#later = setTimeout(() => this.#readAhead(), LATER_MS);
+    else raiseReadAhead(this.mountpoint, READ_AHEAD);
   }
 
   /** Start the workers that are missing, with what is mounted as their first news: nobody waits for them. */
@@ -213,7 +224,8 @@ export class FuseSession {
     this.#misses.setInstance(next.index, instance);
     this.#attached = next;
     try {
-      await this.#tell([next], [], next.index);
+      // the first worker may still be starting: it takes the image as soon as it runs
+      await Promise.all([this.#workers[0]?.ready, this.#tell([next], [], next.index)]);
     } catch (error) {
       // one worker could not open it: nobody shows it
       this.#attached = old;
@@ -224,7 +236,7 @@ export class FuseSession {
     if (old !== undefined) await this.#retire(old);
     // an empty root may have been seen; without serveOpen nobody has seen anything
     else if (this.#state.minor !== 0) await this.#invalidate([]);
-    this.#startOthersSoon();
+    this.#finishSoon();
   }
 
   /**
@@ -302,7 +314,7 @@ export class FuseSession {
   }
 
   async #stop(): Promise<void> {
-    clearTimeout(this.#startRest);
+    clearTimeout(this.#later);
     this.#state.stop();
     const generation = this.#state.announce();
     await Promise.all(this.#workers.map((worker) => worker.rouse(generation)));

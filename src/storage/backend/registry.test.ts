@@ -386,3 +386,29 @@ test('openBackend: type registry', async (t) => {
   const sum = (data: Uint8Array): string => createHash('sha256').update(data).digest('hex');
   assert.equal(sum(bytes), sum(SUITE_BLOB));
 });
+
+test('RegistryBackend: a registry that comes back within the retries of a read serves it', async (t) => {
+  const dir = join(tempDir(t), 'store');
+  const server = await RegistryServer.start({ dir });
+  const { host, port } = server;
+  const transport = new RegistryTransport({ host, plainHttp: true });
+  const { digest } = await new Repository(transport, 'lib/app').pushBytes(SUITE_BLOB);
+  await transport.close();
+  await server.close();
+  const backend = backendAt(t, host, { retry_limit: 20 });
+  const reading = (await backend.open(digest.slice(7))).read(5, 1000);
+  while (backend.meter.metrics('registry').read_errors < 3) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  const again = await RegistryServer.start({ dir, port });
+  t.after(() => again.close());
+  assert.ok(Buffer.from(await reading).equals(SUITE_BLOB.subarray(5, 1005)));
+});
+
+test('RegistryBackend: reads that wait for the first one do not queue behind a dead registry', async (t) => {
+  const backend = backendAt(t, '127.0.0.1:1');
+  const reader = await backend.open(SUITE_BLOB_ID);
+  const ends = await Promise.allSettled(Array.from({ length: 20 }, () => reader.read(0, 10)));
+  assert.ok(ends.every(({ status }) => status === 'rejected'));
+  assert.equal(backend.meter.metrics('registry').read_errors, 80);
+});

@@ -3,7 +3,6 @@
 // Source: blob-and-cache.md 17, 18.
 import { errnoName } from '../../base/errno.ts';
 import { BackendError, IntegrityError, NydusError, messageOf } from '../../base/errors.ts';
-import { MIB } from '../../base/limits.ts';
 import type { Logger } from '../../base/log.ts';
 import type { CompressorName, DigesterName } from '../../codec/algorithms.ts';
 import { digestOf } from '../../codec/digest.ts';
@@ -14,24 +13,19 @@ import type { ChunkTable } from './chunk-table.ts';
 import type { DataFile } from './data-file.ts';
 import {
   ChunkOutcome,
-  DecodeFlag,
-  Layout,
-  LAYOUT_FIELDS,
   type ChunkFailure,
   type DecodeJob,
   type DecodeResult,
   type DecodeTarget,
 } from './decode.ts';
+import { decodeJob, JOB_BYTES, splitRange } from './decode-plan.ts';
 import type { DecodePool } from './decode-pool.ts';
 import { extendRange, mergeChunks, rangeOf, type FetchRange } from './fetch-plan.ts';
 import type { CacheMeter } from './meter.ts';
+import { Publisher } from './publisher.ts';
 import { RecentChunks } from './recent-chunks.ts';
+import { withSignal } from './with-signal.ts';
 
-/** Plain bytes of one decode job: enough to be worth a thread, small enough that several threads share one fetch. */
-const JOB_BYTES = MIB;
-/** Unpublished data is flushed after this time, or when this much has come together. */
-export const PUBLISH_MS = 1000;
-const PUBLISH_BYTES = 1024 * MIB;
 /** A cache that refused data is tried again after this time. */
 const BROKEN_MS = 30_000;
 
@@ -92,6 +86,7 @@ export class BlobCache {
   readonly #options: BlobCacheOptions;
   readonly #pending = new Map<number, Promise<JobEnd>>();
   readonly #recent = new RecentChunks();
+  readonly #publisher: Publisher;
   /** chunks of the raw file that failed their check: the map file still says ready */
   readonly #damaged = new Set<number>();
   /** chunks that were looked for in the data file */
@@ -99,10 +94,6 @@ export class BlobCache {
   #table: Promise<ChunkTable> | undefined;
   #brokenUntil = 0;
   #warned = false;
-  #publishTimer: NodeJS.Timeout | undefined;
-  #publishing: Promise<void> | undefined;
-  #unpublishedBytes = 0;
-  #closed = false;
 
   constructor(options: BlobCacheOptions) {
     this.blobId = options.blobId;
@@ -110,6 +101,7 @@ export class BlobCache {
     this.data = options.data;
     this.mode = options.mode;
     this.#options = options;
+    this.#publisher = new Publisher(options.map, options.data, options.publishMs, options.logger);
   }
 
   /** The chunk table; loaded on first use, and again after a failure. */
@@ -205,9 +197,8 @@ export class BlobCache {
     if (!probe || this.#probed.has(index)) return false;
     this.#probed.add(index);
     if (!this.#verifyCached(table, index)) return false;
-    this.map.remember(index);
-    this.#unpublishedBytes += table.plainSize(index);
-    this.#schedulePublish();
+    this.#publisher.add(index, table.plainSize(index));
+    this.#publisher.schedule();
     return true;
   }
 
@@ -295,7 +286,7 @@ export class BlobCache {
     how: FetchHow,
   ): Promise<JobEnd>[] {
     const { reader } = this.#options;
-    const parts = this.#split(table, range);
+    const parts = splitRange(table, range);
     const local = reader !== undefined && reader.fd >= 0;
     const whole = local || reader === undefined ? undefined : this.#readRange(reader, range);
     const isWanted = (part: FetchRange): boolean => part.chunks.some((index) => wanted.has(index));
@@ -307,26 +298,6 @@ export class BlobCache {
       if (how.past !== true) for (const index of part.chunks) this.#pending.set(index, settled);
       return settled;
     });
-  }
-
-  #split(table: ChunkTable, range: FetchRange): FetchRange[] {
-    const parts: number[][] = [];
-    let current: number[] = [];
-    let size = 0;
-    let unit = -1;
-    for (const index of range.chunks) {
-      const sameBatch = table.isBatched(index) && table.storedOffset(index) === unit;
-      if (size >= JOB_BYTES && !sameBatch) {
-        parts.push(current);
-        current = [];
-        size = 0;
-      }
-      unit = table.storedOffset(index);
-      current.push(index);
-      size += table.plainSize(index);
-    }
-    if (current.length > 0) parts.push(current);
-    return parts.map((chunks) => rangeOf(table, chunks));
   }
 
   async #readRange(reader: BlobReader, range: FetchRange): Promise<Uint8Array> {
@@ -376,39 +347,9 @@ export class BlobCache {
     stored: Uint8Array | undefined,
   ): DecodeJob {
     const { compressor, digester } = this.#options;
-    const count = part.chunks.length;
-    const layout = new Float64Array(count * LAYOUT_FIELDS);
-    const digests = new Uint8Array(count * 32);
-    part.chunks.forEach((index, at) => {
-      const base = at * LAYOUT_FIELDS;
-      const digest = table.digest(index);
-      if (digest !== undefined) digests.set(digest, at * 32);
-      layout[base + Layout.index] = index;
-      layout[base + Layout.storedOffset] = table.storedOffset(index) - part.start;
-      layout[base + Layout.storedSize] = table.storedSize(index);
-      layout[base + Layout.unitSize] = table.unitSize(index);
-      layout[base + Layout.offsetInUnit] = table.offsetInUnit(index);
-      layout[base + Layout.plainSize] = table.plainSize(index);
-      layout[base + Layout.plainOffset] = table.plainOffset(index);
-      layout[base + Layout.crc] = table.crc(index);
-      layout[base + Layout.flags] =
-        (table.isCompressed(index) ? DecodeFlag.compressed : 0) |
-        (digest !== undefined ? DecodeFlag.hasDigest : 0) |
-        (wanted.has(index) ? DecodeFlag.wanted : 0);
-    });
-    return {
-      sourceFd: stored === undefined ? sourceFd : -1,
-      stored,
-      offset: part.start,
-      length: part.end - part.start,
-      compressor,
-      digester,
-      target,
-      dataFd: target === 'memory' ? -1 : (this.data?.fd ?? -1),
-      ready: this.map.ready,
-      layout,
-      digests,
-    };
+    const dataFd = this.data?.fd ?? -1;
+    const { ready } = this.map;
+    return decodeJob(table, part, { compressor, digester, wanted, target, sourceFd, stored, dataFd, ready });
   }
 
   async #finish(
@@ -439,8 +380,7 @@ export class BlobCache {
       if (result.outcomes[at] !== ChunkOutcome.cached) return;
       meter.entries++;
       this.#damaged.delete(index);
-      this.map.remember(index);
-      this.#unpublishedBytes += table.plainSize(index);
+      this.#publisher.add(index, table.plainSize(index));
     });
     if (result.writeErrno !== 0) {
       this.#brokenUntil = performance.now() + BROKEN_MS;
@@ -454,7 +394,7 @@ export class BlobCache {
       this.#warned = false;
       logger.info(`cache file ${this.data?.path} takes data again`);
     }
-    this.#schedulePublish();
+    this.#publisher.schedule();
   }
 
   /** A chunk failed its check: read it once more, alone; when that fails as well nobody gets it. */
@@ -498,50 +438,13 @@ export class BlobCache {
     return { plain: new Map(), errors: new Map(chunks.map((index) => [index, wrapped])) };
   }
 
-  #schedulePublish(): void {
-    if (this.#unpublishedBytes === 0 || !this.map.persistent || this.#closed) return;
-    if (this.#unpublishedBytes >= PUBLISH_BYTES) void this.publish();
-    else if (this.#publishTimer === undefined) {
-      this.#publishTimer = setTimeout(() => void this.publish(), this.#options.publishMs);
-      this.#publishTimer.unref();
-    }
-  }
-
-  /** Flush what was written and set its bits in the map file. One flush at a time. */
-  publish(): Promise<void> {
-    clearTimeout(this.#publishTimer);
-    this.#publishTimer = undefined;
-    this.#publishing ??= this.#publishOnce().finally(() => {
-      this.#publishing = undefined;
-      this.#schedulePublish();
-    });
-    return this.#publishing;
-  }
-
-  async #publishOnce(): Promise<void> {
-    const { data } = this;
-    this.#unpublishedBytes = 0;
-    const chunks = this.map.takeUnpublished();
-    if (chunks.length === 0 || data === undefined) return;
-    try {
-      await data.flush();
-      this.map.publish(chunks);
-    } catch (error) {
-      this.#options.logger.warn(
-        `cannot flush ${data.path}: ${messageOf(error)}; its new chunks are fetched again next time`,
-      );
-    }
-  }
-
   /** Wait for what is under way, publish, close the files. Nobody may read from the data file any more. */
   async close(): Promise<void> {
-    this.#closed = true;
-    clearTimeout(this.#publishTimer);
+    this.#publisher.stop();
     // a table that is still being loaded writes its file
     await this.#table?.catch(() => {});
     await Promise.all(this.#pending.values());
-    await this.#publishing;
-    await this.#publishOnce();
+    await this.#publisher.finish();
     this.map.close();
     this.data?.close();
   }
@@ -549,16 +452,4 @@ export class BlobCache {
 
 function throwIfSet(error: Error | undefined): void {
   if (error !== undefined) throw error;
-}
-
-/** The promise, or the reason of the signal when that comes first. What the promise stands for goes on. */
-function withSignal<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  return new Promise((resolve, reject) => {
-    const abort = (): void =>
-      reject(signal.reason instanceof Error ? signal.reason : new Error(String(signal.reason)));
-    if (signal.aborted) return abort();
-    signal.addEventListener('abort', abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
 }

@@ -5,7 +5,7 @@ import type { Logger } from '../../base/log.ts';
 import type { BlobInfo, RafsImage } from '../../format/image.ts';
 import { isSafeBlobId } from '../backend/localfs.ts';
 import type { BlobReader } from '../backend/backend.ts';
-import { BlobCache, PUBLISH_MS } from './blob-cache.ts';
+import { BlobCache } from './blob-cache.ts';
 import { chunkDataEnd } from '../../format/blobmeta/reader.ts';
 import { hasCi } from './blob-sizes.ts';
 import { ChunkMap, DamagedMapError } from './chunk-map.ts';
@@ -17,6 +17,7 @@ import type { DecodePool } from './decode-pool.ts';
 import { loadDigestArray } from './digest-file.ts';
 import { loadMeta } from './meta-file.ts';
 import type { CacheMeter } from './meter.ts';
+import { PUBLISH_MS } from './publisher.ts';
 import { RecordTable } from './record-table.ts';
 
 export interface OpenBlobOptions {
