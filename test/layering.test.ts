@@ -31,6 +31,7 @@ const PACKAGES: Record<string, readonly string[]> = {
   'lz4-napi': ['codec', 'native'],
   '@napi-rs/blake-hash': ['codec', 'native'],
   '@node-rs/crc32': ['codec', 'native'],
+  undici: ['registry'],
 };
 
 function importsOf(text: string): string[] {

@@ -160,7 +160,7 @@ class Scanner {
   #readXattrs(node: TreeNode): void {
     const path = this.#path.copy();
     const xattrs = new Map<string, Buffer>();
-    for (const name of listXattrs(path).toSorted(Buffer.compare)) {
+    for (const name of listXattrs(path).toSorted((a, b) => a.compare(b))) {
       const value = getXattr(path, name);
       // Removed between the list and the read: it is not there.
       if (value === undefined) continue;

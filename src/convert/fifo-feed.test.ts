@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { tempDir } from '../../test/support/temporary.ts';
 import { makeFifo } from '../native/fifo.ts';
-import { feedFifo, releaseReader } from './fifo-feed.ts';
+import { feedFifo, retireFifo } from './fifo-feed.ts';
 
 async function* pieces(count: number, size: number, end?: Error): AsyncGenerator<Uint8Array> {
   for (let i = 0; i < count; i++) yield Buffer.alloc(size, i);
@@ -46,17 +46,22 @@ test('feedFifo: a source that fails gives its error, and the reader an end', asy
   assert.equal((await reading).length, 20);
 });
 
-test('feedFifo: an abort ends it while nobody reads, and releaseReader lets a late reader go', async (t) => {
+test('feedFifo: an abort ends it while nobody reads', async (t) => {
   const path = fifo(t);
   const stop = new AbortController();
   const feeding = feedFifo(path, pieces(1, 1), stop.signal);
   const reason = new Error('enough');
   stop.abort(reason);
   await assert.rejects(feeding, reason);
+});
+
+test('retireFifo: a waiting reader sees the end, a later one finds no file', async (t) => {
+  const path = fifo(t);
   const reading = read(path);
-  const letGo = setInterval(() => releaseReader(path), 5);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await retireFifo(path);
   assert.equal((await reading).length, 0);
-  clearInterval(letGo);
+  await assert.rejects(read(path), { code: 'ENOENT' });
 });
 
 test('feedFifo: a reader that goes away is an EPIPE', async (t) => {

@@ -1,7 +1,7 @@
 // Gives a stream to a build that reads a path: a named pipe, written without blocking a thread of the pool, of which
 // there are four and of which a reader of a pipe holds one.
 import { once } from 'node:events';
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync, constants, openSync, renameSync, rmSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -21,13 +21,21 @@ async function openWriter(path: string, signal: AbortSignal): Promise<number> {
   }
 }
 
-/** Let a reader go that waits for a writer, or for more bytes: it sees the end. */
-export function releaseReader(path: string): void {
-  try {
-    closeSync(openSync(path, constants.O_RDWR | constants.O_NONBLOCK));
-  } catch {
-    // the pipe is gone, and so is its reader
+/** Waits between the wake-ups of `retireFifo`: a reader may be on its way from the path to the pipe. */
+const WAKE_MS = [0, 5, 20, 50];
+
+/**
+ * Take a pipe away from a reader whose work was given up: one that waits in open(2) or read(2) sees the end, one that
+ * comes later finds no file. A thread left waiting would keep the process from ending.
+ */
+export async function retireFifo(path: string): Promise<void> {
+  const retired = `${path}.retired`;
+  renameSync(path, retired);
+  for (const ms of WAKE_MS) {
+    await sleep(ms);
+    closeSync(openSync(retired, constants.O_RDWR | constants.O_NONBLOCK));
   }
+  rmSync(retired);
 }
 
 /**

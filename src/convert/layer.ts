@@ -10,7 +10,7 @@ import type { BuildProgress } from '../build/options.ts';
 import type { CompressorName } from '../codec/algorithms.ts';
 import { makeFifo } from '../native/fifo.ts';
 import { loadInlineBootstrap } from '../rafs/open-inline.ts';
-import { feedFifo, releaseReader } from './fifo-feed.ts';
+import { feedFifo, retireFifo } from './fifo-feed.ts';
 import { Annotation, MediaType, type Descriptor } from './oci.ts';
 import { drain, type LayerInput } from './source.ts';
 
@@ -90,7 +90,10 @@ async function together(
   };
   const feeding = guard(feed(both));
   // EPIPE only says that the reader went away: why, the build knows
-  const building = guard(build(both)).finally(() => releaseReader(fifo));
+  const building = guard(build(both)).catch(async (error: unknown) => {
+    await retireFifo(fifo);
+    throw error;
+  });
   const [built, fed] = await Promise.allSettled([building, feeding]);
   signal.throwIfAborted();
   const piped = fed.status === 'rejected' && (fed.reason as NodeJS.ErrnoException).code === 'EPIPE';

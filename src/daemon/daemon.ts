@@ -151,12 +151,22 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
       before,
     };
     this.#logger.info(`RAFS filesystem mounted at ${ROOT}`);
+    // settings that came before the mount win over its configuration
+    for (const [key, value] of this.settings) {
+      if (key.startsWith(`${ROOT}:`)) instance.configure?.(key.slice(ROOT.length + 1), value);
+    }
     if (config.rafs?.prefetch.enable !== true) return;
     try {
       instance.startPrefetch(prefetch);
     } catch (error) {
       this.#report(`prefetch does not start: ${messageOf(error)}`);
     }
+  }
+
+  /** `PUT /config`: kept, and told to the image that is mounted there. @param id mountpoint, '' for none */
+  changeSetting(id: string, key: string, value: string): void {
+    this.settings.set(`${id}:${key}`, value);
+    if (this.#mount?.mountpoint === id) this.#mount.instance.configure?.(key, value);
   }
 
   /** An error that no request hears of: for the log, and for the events that the API shows. */
@@ -380,7 +390,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   storageMetrics(kind: 'backend' | 'blobcache', id: string | undefined): unknown {
     const mount = this.#counted(kind, id);
     // without a cache nothing is counted of one
-    if (kind === 'blobcache' && mount?.config.cache?.filecache == null) return undefined;
+    if (kind === 'blobcache' && !mount?.config.cache?.filecache) return undefined;
     return mount?.instance.metrics()[kind];
   }
 

@@ -81,7 +81,8 @@ export function chooseInitialMount(options: SourceOptions): InitialMount | undef
 }
 
 function codeOf(error: unknown): string {
-  return String((error as { code?: unknown } | null)?.code ?? '');
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === 'string' ? code : '';
 }
 
 /**

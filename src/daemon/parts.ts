@@ -37,6 +37,8 @@ export interface ImageInstance {
   metrics(): { backend: object; blobcache: object };
   /** fetch ahead of the readers, in the background; paths, or what the image itself lists */
   startPrefetch(list?: readonly string[]): void;
+  /** change a setting of the backend (nydusd.md 5.8) for the requests to come */
+  configure?(setting: string, value: string): void;
   close(): Promise<void>;
 }
 

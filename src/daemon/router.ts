@@ -289,7 +289,7 @@ export class Router {
         for (const [key, value] of decodeStringMap(body)) {
           // keys before the bad one stay applied
           if (!SETTINGS.includes(key)) throw ApiError.payloadType('Configure');
-          this.#daemon.settings.set(`${id}:${key}`, value);
+          this.#daemon.changeSetting(id, key, value);
         }
         return NO_CONTENT;
       },

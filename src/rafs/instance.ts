@@ -5,7 +5,7 @@ import { BackendError, messageOf, UsageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { ChunkRef, RafsImage } from '../format/image.ts';
 import { addressOf, preadFull } from '../native/file-io.ts';
-import { openBackend, type Backend } from '../storage/backend/backend.ts';
+import { openBackend, type Backend, type BackendSetting } from '../storage/backend/backend.ts';
 import type { BackendMetrics } from '../storage/backend/meter.ts';
 import type { BlobCache } from '../storage/cache/blob-cache.ts';
 import type { ChunkTable } from '../storage/cache/chunk-table.ts';
@@ -331,6 +331,11 @@ export class RafsInstance {
   /** Resolves when prefetch has fetched everything; at once when none was started. */
   get prefetchFinished(): Promise<void> {
     return this.#prefetcher.finished;
+  }
+
+  /** Change a setting of the backend for the requests to come. */
+  configure(setting: string, value: string): void {
+    this.#backend.configure?.(setting as BackendSetting, value);
   }
 
   /** Numbers of the API, measured. */

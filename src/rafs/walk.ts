@@ -51,7 +51,7 @@ export function* walkTree(image: RafsImage, start: number = image.rootIno): Gene
         if (seen.has(child.ino)) {
           throw new FormatError(
             { struct: 'tree' },
-            `directory ${child.ino} is reached twice, the second time as ${child.path}`,
+            `directory ${child.ino} is reached twice, the second time as ${child.path.toString()}`,
           );
         }
         seen.add(child.ino);

@@ -316,7 +316,7 @@ export class Repository {
 
   /** Manifests whose subject is `digest`: from the API, else from the fallback tag. */
   async referrers(digest: string, artifactType?: string, signal?: AbortSignal): Promise<Descriptor[]> {
-    const query = artifactType === undefined ? '' : `?${new URLSearchParams({ artifactType })}`;
+    const query = artifactType === undefined ? '' : `?${new URLSearchParams({ artifactType }).toString()}`;
     const out: Descriptor[] = [];
     let known = true;
     for await (const page of this.#pages(`/v2/${this.name}/referrers/${digest}${query}`, signal)) {

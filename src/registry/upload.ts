@@ -54,7 +54,9 @@ function placeOf(session: Session, { answer, url }: Answered, method: string): U
 /** Ask for a place to upload to, or mount. @returns undefined when the blob was mounted */
 async function start(session: Session, mount?: { digest: string; from: string }): Promise<URL | undefined> {
   const query =
-    mount === undefined ? '' : `?${new URLSearchParams({ mount: mount.digest, from: mount.from })}`;
+    mount === undefined
+      ? ''
+      : `?${new URLSearchParams({ mount: mount.digest, from: mount.from }).toString()}`;
   const answered = await session.transport.send({
     method: 'POST',
     target: `/v2/${session.repository}/blobs/uploads/${query}`,

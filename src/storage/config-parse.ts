@@ -335,7 +335,8 @@ export function parseConfig(text: string, options: ParseOptions = {}): ParsedCon
     throw notRecognised('a configuration has `version: 2`, or `device` and `mode`; this one has neither');
   } else throw keyError(document, 'version', 'only version 2 is known');
   const auth = options.imagePullAuth ?? '';
-  if (auth !== '' && config.backend?.registry != null) config.backend.registry['auth'] = auth;
+  const registry = config.backend?.registry;
+  if (auth !== '' && registry) registry['auth'] = auth;
   return { config, warnings: document.warnings };
 }
 

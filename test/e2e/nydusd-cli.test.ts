@@ -185,7 +185,7 @@ describe('nydusd command line', { skip }, () => {
 
   it('nydusd: without /dev/fuse the error says how to get it', { skip: fuse }, (t) => {
     // an empty /dev in a mount namespace of its own
-    const [file = '', ...first] = programCommand('nydusd');
+    const [file, ...first] = programCommand('nydusd');
     const script = 'mount -t tmpfs none /dev && exec "$@"';
     const args = ['-m', 'sh', '-c', script, 'sh', file, ...first, '-M', join(work, 'mnt')];
     const result = spawnSync('unshare', args, { cwd: work, encoding: 'utf8', timeout: 20_000 });

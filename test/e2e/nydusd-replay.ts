@@ -28,7 +28,7 @@ export function readTranscript(path: string): Exchange[] {
       statusLine: String(line['status_line']),
       headers: line['headers'] as string[],
       body: String(line['body']),
-      note: String(line['note'] ?? ''),
+      note: typeof line['note'] === 'string' ? line['note'] : '',
     }));
 }
 

@@ -203,7 +203,7 @@ describe('nydusd', { skip }, () => {
     assert.deepEqual(mountsBelow(work), [first.mountpoint]);
     assert.equal(existsSync(first.apisock), false);
     // nobody may touch the dead mount meanwhile, so not startDaemon
-    const [file = '', ...program] = programCommand('nydusd');
+    const [file, ...program] = programCommand('nydusd');
     const args = [
       '-M',
       first.mountpoint,
@@ -315,7 +315,7 @@ iostat_files = true
       const work = tempDir(t);
       const { bootstrap, blobs } = image(V6);
       const user = 65534;
-      const [file = '', ...first] = programCommand('nydusd');
+      const [file, ...first] = programCommand('nydusd');
       const command = [
         'setpriv',
         '--reuid',

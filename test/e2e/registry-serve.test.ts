@@ -10,7 +10,7 @@ import { Repository } from '../../src/registry/repository.ts';
 import { RegistryServer } from '../../src/registry/server/server.ts';
 import type { RegistryServerOptions } from '../../src/registry/server/server.ts';
 import { RegistryTransport } from '../../src/registry/transport.ts';
-import { startDaemon } from '../support/daemon.ts';
+import { apiRequest, startDaemon } from '../support/daemon.ts';
 import { requireFuse } from '../support/golden.ts';
 import { nydusImage } from '../support/programs.ts';
 import { tempDir } from '../support/temporary.ts';
@@ -138,3 +138,13 @@ test(
     assert.ok(count > 5);
   },
 );
+
+test('nydusd: PUT /config gives a mounted image new credentials', { skip: requireFuse() }, async (t) => {
+  const { dir, source, bootstrap, config } = await setup(t);
+  const wrong = config({ auth: Buffer.from('user:old').toString('base64') });
+  await using daemon = await startDaemon({ bootstrap, workDir: join(dir, 'run'), config: wrong });
+  await assert.rejects(readFile(join(daemon.mountpoint, 'one')));
+  const body = JSON.stringify({ registry_auth: Buffer.from('user:pass').toString('base64') });
+  assert.equal((await apiRequest(daemon.apisock, 'PUT', '/api/v1/config?id=%2F', body)).status, 204);
+  await same(source, daemon.mountpoint, 'one');
+});

@@ -102,6 +102,7 @@ async function mountByHelper(mountpoint: string, logger: Logger): Promise<number
 
 /** What to do about a complaint of fusermount3. */
 function helperHint(complaint: string): { hint?: string } {
+  if (complaint.includes('fuse device not found')) return { hint: NO_DEVICE };
   if (!complaint.includes(DEVICE)) {
     return complaint.includes('Permission denied')
       ? { hint: 'the mountpoint must belong to this user, or be writable for them' }

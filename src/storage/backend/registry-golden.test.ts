@@ -49,7 +49,7 @@ function normal(exchange: Pick<Exchange, 'server' | 'request' | 'headers' | 'req
     headers: exchange.headers
       .map(([name, value]) => [name.toLowerCase(), value])
       .filter(([name = '']) => TELLING.test(name))
-      .toSorted(),
+      .toSorted(([a = ''], [b = '']) => (a < b ? -1 : a > b ? 1 : 0)),
     form: form(exchange.request_body ?? ''),
   };
 }

@@ -60,7 +60,7 @@ function backendAt(
 ): RegistryBackend {
   const config = readRegistryConfig({ scheme: 'http', host, repo: 'lib/app', ...more });
   const backend = new RegistryBackend(config, silentLogger, { random: () => 0, env: {}, ...seams });
-  t.after(() => backend.close());
+  t.after(() => void backend.close());
   return backend;
 }
 

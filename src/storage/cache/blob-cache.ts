@@ -227,7 +227,8 @@ export class BlobCache {
     for (const range of mergeChunks(table, chunks, Math.max(options.batch, 1))) {
       const todo = options.extend && this.#writable ? this.#extend(table, range, options.batch) : range;
       const fresh = todo.chunks.filter((index) => !this.#pending.has(index));
-      if (fresh.length > 0) this.#fetch(table, rangeOf(table, fresh), wantedSet, { urgent: options.urgent });
+      if (fresh.length > 0)
+        void this.#fetch(table, rangeOf(table, fresh), wantedSet, { urgent: options.urgent });
     }
     for (const index of wanted) {
       const pending = this.#pending.get(index);
@@ -288,7 +289,7 @@ export class BlobCache {
     const { reader } = this.#options;
     const parts = splitRange(table, range);
     const local = reader !== undefined && reader.fd >= 0;
-    const whole = local || reader === undefined ? undefined : this.#readRange(reader, range);
+    const whole = local || reader === undefined ? undefined : this.#readRange(reader, range, !how.urgent);
     const isWanted = (part: FetchRange): boolean => part.chunks.some((index) => wanted.has(index));
     const ordered = [...parts.filter(isWanted), ...parts.filter((part) => !isWanted(part))];
     return ordered.map((part) => {
@@ -300,11 +301,11 @@ export class BlobCache {
     });
   }
 
-  async #readRange(reader: BlobReader, range: FetchRange): Promise<Uint8Array> {
+  async #readRange(reader: BlobReader, range: FetchRange, prefetch: boolean): Promise<Uint8Array> {
     const length = range.end - range.start;
     this.#options.meter.buffered += length;
     try {
-      const bytes = await reader.read(range.start, length);
+      const bytes = await reader.read(range.start, length, undefined, { prefetch });
       const shared = new Uint8Array(new SharedArrayBuffer(bytes.length));
       shared.set(bytes);
       return shared;

@@ -80,7 +80,7 @@ export class DecodePool {
   }
 
   async #runHere(job: DecodeJob): Promise<DecodeResult> {
-    await undefined; // a caller that starts several is not held up by the first
+    await Promise.resolve(); // a caller that starts several is not held up by the first
     return runDecode(job, this.#scratch);
   }
 

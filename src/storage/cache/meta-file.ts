@@ -25,10 +25,10 @@ function openExisting(path: string, blob: BlobInfo): CiTable | undefined {
   try {
     const size = ciFileSize(blob);
     if (fstatSync(fd).size !== size) return undefined;
-    const { bytes, unmap } = mapFd(fd, size);
-    const table = openCiFile(bytes, blob);
+    const mapping = mapFd(fd, size);
+    const table = openCiFile(mapping.bytes, blob);
     if (!('notReady' in table)) return table;
-    unmap();
+    mapping.unmap();
     return undefined;
   } finally {
     closeSync(fd);
