@@ -234,8 +234,10 @@ export class FuseSession {
       throw error;
     }
     if (old !== undefined) await this.#retire(old);
-    // an empty root may have been seen; without serveOpen nobody has seen anything
-    else if (this.#state.minor !== 0) await this.#invalidate([]);
+    // An empty root may have been seen. Not before the first image without serveOpen: requests were held back until now, and
+    // the kernel drops an answer about the root that an invalidation overtakes: EACCES for whoever is not root.
+    else if (this.#state.minor !== 0 && (this.#options.serveOpen || next.generation > 1))
+      await this.#invalidate([]);
     this.#finishSoon();
   }
 
