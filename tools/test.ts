@@ -15,6 +15,12 @@ const PEERS: readonly (readonly [program: string, pkg: string])[] = [
   ['mount', 'mount'],
   ['curl', 'curl'],
   ['tar', 'tar'],
+  ['sudo', 'sudo'],
+  ['openssl', 'openssl'],
+  ['unshare', 'util-linux'],
+  ['zstd', 'zstd'],
+  ['skopeo', 'skopeo'],
+  ['docker-registry', 'docker-registry'],
 ];
 /** A test file that takes longer than this hangs, ms. */
 const TIMEOUT = 600_000;

@@ -16,7 +16,7 @@ import {
   S_IFSOCK,
   SuperFlag,
 } from '../format/flags.ts';
-import type { BlobInfo, ChunkRef, InodeAttr, RafsImage } from '../format/image.ts';
+import { newAttr, newChunkRef, type BlobInfo, type RafsImage } from '../format/image.ts';
 import { MAX_STORED_NAME } from '../format/names.ts';
 import { INODE5_SIZE, inode5, InodeFlag5, superblock5, type Inode5 } from '../format/rafs5/layout.ts';
 import { blobRecord6, EXTENDED_SUPER_OFFSET, extendedSuper6 } from '../format/rafs6/layout.ts';
@@ -300,26 +300,8 @@ class Loader6 {
   readonly #image: RafsImage;
   readonly #layer: number;
   readonly #view: DataView;
-  readonly #attr: InodeAttr = {
-    ino: 0,
-    mode: 0,
-    nlink: 0,
-    uid: 0,
-    gid: 0,
-    size: 0,
-    blocks: 0,
-    rdev: 0,
-    mtime: 0,
-    mtimeNsec: 0,
-  };
-  readonly #ref: ChunkRef = {
-    blobIndex: 0,
-    chunkIndex: 0,
-    uncompressedOffset: 0,
-    uncompressedSize: 0,
-    fileOffset: 0,
-    recordOffset: 0,
-  };
+  readonly #attr = newAttr();
+  readonly #ref = newChunkRef();
   readonly #directories = new Set<number>();
 
   constructor(image: RafsImage, layer: number) {

@@ -115,3 +115,20 @@ export interface RafsImage {
    */
   chunkRecordOffset(blobIndex: number, chunkIndex: number): number;
 }
+
+/** An empty attribute object to be filled by `RafsImage.attr`. */
+export function newAttr(): InodeAttr {
+  return { ino: 0, mode: 0, nlink: 0, uid: 0, gid: 0, size: 0, blocks: 0, rdev: 0, mtime: 0, mtimeNsec: 0 };
+}
+
+/** An empty chunk reference to be filled by `RafsImage.chunk`. */
+export function newChunkRef(): ChunkRef {
+  return {
+    blobIndex: 0,
+    chunkIndex: 0,
+    uncompressedOffset: 0,
+    uncompressedSize: 0,
+    fileOffset: 0,
+    recordOffset: 0,
+  };
+}

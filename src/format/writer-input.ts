@@ -1,39 +1,49 @@
-// What the bootstrap encoders of both versions are given: a numbered tree and a blob table. The builder's tree has
-// these shapes (src/tree/node.ts); they are repeated here because format/ does not look upwards.
+// What the bootstrap encoders of both versions are given: a numbered tree and a blob table.
 import type { CompressorName, DigesterName } from '../codec/algorithms.ts';
 
 /** A chunk as the 80-byte record holds it (rafs-metadata 2.5). */
 export interface WriterChunk {
   digest: Uint8Array;
   blobIndex: number;
+  /** ChunkFlag */
   flags: number;
   compressedSize: number;
   uncompressedSize: number;
   compressedOffset: number;
   uncompressedOffset: number;
   fileOffset: number;
+  /** chunk number inside the blob */
   index: number;
   crc32: number;
 }
 
-/** One name in one directory. */
+/** One name in one directory. Names, targets and xattr values are raw bytes. */
 export interface WriterNode {
+  /** empty for the root */
   name: Buffer;
+  /** full st_mode */
   mode: number;
   uid: number;
   gid: number;
+  /** seconds, may be negative */
   mtime: number;
   mtimeNsec: number;
+  /** regular: bytes; symlink: target length; else 0 (v5 directory sizes are computed by the reader of the source) */
   size: number;
   rdev: number;
+  /** symlink target */
   target?: Buffer;
-  /** full name as latin1 of the raw bytes -> value */
+  /** full name (latin1 of the raw bytes) to value; sorted by name when written */
   xattrs?: Map<string, Buffer>;
+  /** directories only, sorted by name bytes */
   children?: WriterNode[];
+  /** regular files only, in file order; empty until the data was stored */
   chunks: WriterChunk[];
+  /** v5 i_flags HARDLINK, set by tar sources on the link and its target */
   hardlinkFlag?: boolean;
+  /** v5 directory i_size as loaded from a parent image or computed from the source */
   dirSize5?: number;
-  /** v5 i_blocks where the source counted something else than the formula gives */
+  /** v5 i_blocks of a directory that lost its opaque mark in an overlay: upstream counted the mark before (golden parent-v5-up-ovl) */
   blocks5?: number;
   index: number;
   /** index of the first link */

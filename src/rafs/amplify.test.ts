@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { makeImage, sampleData, type MadeImage } from '../../test/conformance/make-image.ts';
 import { tempDir } from '../../test/support/temporary.ts';
-import type { ChunkRef, RafsImage } from '../format/image.ts';
+import { newChunkRef, type ChunkRef, type RafsImage } from '../format/image.ts';
 import { amplify5 } from './amplify.ts';
 import { openBootstrap } from './open.ts';
-import { findChunk, newChunkRef } from './read-plan.ts';
+import { findChunk } from './read-plan.ts';
 import { resolvePath } from './path.ts';
 
 const CHUNK = 0x10000;

@@ -2,8 +2,7 @@
 // v6 images are extended in the blob instead (storage/cache/fetch-plan.ts). Source: blob-and-cache.md 18.8.
 import { FormatError } from '../base/errors.ts';
 import { S_IFMT, S_IFREG } from '../format/flags.ts';
-import type { ChunkRef, RafsImage } from '../format/image.ts';
-import { newAttr, newChunkRef } from './read-plan.ts';
+import { newAttr, newChunkRef, type ChunkRef, type RafsImage } from '../format/image.ts';
 
 /** Room for data in the largest FUSE reply: 1 MiB and a page, less the header. Upstream limits the window to it. */
 const REPLY_ROOM = 1024 * 1024 + 4096 - 16;

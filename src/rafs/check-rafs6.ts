@@ -9,7 +9,7 @@ import type { Rafs6Image } from '../format/rafs6/reader.ts';
 import { MAX_TREE_DEPTH } from '../base/limits.ts';
 import { chunkProblem } from './check-chunks.ts';
 import type { Findings } from './check.ts';
-import { newAttr, newChunkRef } from './read-plan.ts';
+import { newAttr, newChunkRef } from '../format/image.ts';
 import { ByteBudget } from './walk.ts';
 
 const NANOSECONDS = 1_000_000_000;

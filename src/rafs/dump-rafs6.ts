@@ -19,7 +19,7 @@ import {
 } from '../format/rafs6/layout.ts';
 import type { Rafs6Image } from '../format/rafs6/reader.ts';
 import { at, structLines, visible, type Region } from './dump-text.ts';
-import { newAttr, newChunkRef } from './read-plan.ts';
+import { newAttr, newChunkRef } from '../format/image.ts';
 import { walkTree } from './walk.ts';
 
 /** Regions of a v6 image. Each inode is listed once, under its first path. */

@@ -12,7 +12,7 @@ import { decompress } from '../codec/compress.ts';
 import { viewOf } from '../base/bytes.ts';
 import { openImage } from '../format/detect.ts';
 import { BlobFeature, majorOf, minorOf } from '../format/flags.ts';
-import type { RafsImage } from '../format/image.ts';
+import { newAttr, newChunkRef, type RafsImage } from '../format/image.ts';
 import { FileType6 } from '../format/rafs6/layout.ts';
 import {
   goldenCases,
@@ -27,7 +27,6 @@ import { blobSections } from './dump-blob.ts';
 import { dumpBootstrap } from './dump.ts';
 import { ciRange, loadDigestArray, loadInlineBootstrap } from './open-inline.ts';
 import { resolvePath } from './path.ts';
-import { newAttr, newChunkRef } from './read-plan.ts';
 import { walkTree } from './walk.ts';
 
 /** Kinds that later issues bring; the tarfs tree has two symlinks that upstream mangles. */

@@ -3,7 +3,7 @@
 import { cpus } from 'node:os';
 import { BackendError, messageOf, UsageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { ChunkRef, RafsImage } from '../format/image.ts';
+import { newAttr, type ChunkRef, type RafsImage } from '../format/image.ts';
 import { addressOf, preadFull } from '../native/file-io.ts';
 import { openBackend, type Backend, type BackendSetting } from '../storage/backend/backend.ts';
 import type { BackendMetrics } from '../storage/backend/meter.ts';
@@ -22,7 +22,7 @@ import { checkCache, openOne, prepareWorkDir, type OpenBlob } from './open-blobs
 import { openBootstrap, type OpenedBootstrap } from './open.ts';
 import { Prefetcher } from './prefetch.ts';
 import { ReadAhead } from './read-ahead.ts';
-import { newAttr, planRead, type ReadPiece } from './read-plan.ts';
+import { planRead, type ReadPiece } from './read-plan.ts';
 
 /** Decode threads of one instance at most: more than cores only add memory. */
 const MAX_DECODE_THREADS = 4;

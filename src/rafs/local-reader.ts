@@ -1,10 +1,10 @@
 // Reads file data whose chunks are local: synchronous, no promise, no allocation. Runs in every thread that answers a kernel.
 // A miss is the business of RafsInstance on the main thread.
-import type { RafsImage } from '../format/image.ts';
+import { newAttr, newChunkRef, type RafsImage } from '../format/image.ts';
 import { addressOf, preadFull } from '../native/file-io.ts';
 import { ReaderCounters, type InstanceShare } from '../storage/cache/blob-share.ts';
 import { openBootstrap } from './open.ts';
-import { findChunk, newAttr, newChunkRef } from './read-plan.ts';
+import { findChunk } from './read-plan.ts';
 
 export type { InstanceShare } from '../storage/cache/blob-share.ts';
 

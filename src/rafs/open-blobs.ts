@@ -4,7 +4,7 @@ import { mkdirSync, statSync } from 'node:fs';
 import { messageOf, UsageError } from '../base/errors.ts';
 import { MAX_CHUNKS_PER_BLOB } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
-import type { BlobInfo, RafsImage } from '../format/image.ts';
+import { newChunkRef, type BlobInfo, type RafsImage } from '../format/image.ts';
 import type { Backend, BlobReader } from '../storage/backend/backend.ts';
 import type { BlobCache } from '../storage/cache/blob-cache.ts';
 import { hasCi } from '../storage/cache/blob-sizes.ts';
@@ -15,7 +15,6 @@ import type { RecordTable } from '../storage/cache/record-table.ts';
 import type { CacheConfig, RafsConfig } from '../storage/config.ts';
 import { effectiveBlobId } from './blob-id.ts';
 import type { OpenedBootstrap } from './open.ts';
-import { newChunkRef } from './read-plan.ts';
 
 /** One blob of an instance. */
 export interface OpenBlob {

@@ -10,7 +10,7 @@ import { goldenDir, goldenPath, percentEncode, skipUnlessGolden } from '../../te
 import { tempDir } from '../../test/support/temporary.ts';
 import type { PrefetchConfig } from '../storage/config.ts';
 import { RafsInstance } from './instance.ts';
-import { newChunkRef } from './read-plan.ts';
+import { newChunkRef } from '../format/image.ts';
 import { walkTree } from './walk.ts';
 import { FileType6 } from '../format/rafs6/layout.ts';
 

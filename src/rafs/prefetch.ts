@@ -4,7 +4,7 @@ import { messageOf } from '../base/errors.ts';
 import { MIB } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
 import { S_IFDIR, S_IFMT, S_IFREG } from '../format/flags.ts';
-import type { ChunkRef, RafsImage } from '../format/image.ts';
+import { newAttr, newChunkRef, type ChunkRef, type RafsImage } from '../format/image.ts';
 import { FileType6 } from '../format/rafs6/layout.ts';
 import type { BlobCache } from '../storage/cache/blob-cache.ts';
 import { mergeChunks, MIN_BATCH, type FetchRange } from '../storage/cache/fetch-plan.ts';
@@ -12,7 +12,6 @@ import type { CacheMeter } from '../storage/cache/meter.ts';
 import type { RecordTable } from '../storage/cache/record-table.ts';
 import type { PrefetchConfig } from '../storage/config.ts';
 import { resolvePath } from './path.ts';
-import { newAttr, newChunkRef } from './read-plan.ts';
 import { TokenBucket } from './token-bucket.ts';
 import { walkTree } from './walk.ts';
 

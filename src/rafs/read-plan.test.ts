@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FormatError } from '../base/errors.ts';
-import type { ChunkRef, RafsImage } from '../format/image.ts';
-import { findChunk, newAttr, newChunkRef, planRead } from './read-plan.ts';
+import { newAttr, newChunkRef, type ChunkRef, type RafsImage } from '../format/image.ts';
+import { findChunk, planRead } from './read-plan.ts';
 
 const CHUNK = 4096;
 

@@ -1,23 +1,6 @@
 // From a range of a file to the chunks that hold it. Source: blob-and-cache.md 18.1.
 import { FormatError } from '../base/errors.ts';
-import type { ChunkRef, InodeAttr, RafsImage } from '../format/image.ts';
-
-/** An empty attribute object to be filled by `RafsImage.attr`. */
-export function newAttr(): InodeAttr {
-  return { ino: 0, mode: 0, nlink: 0, uid: 0, gid: 0, size: 0, blocks: 0, rdev: 0, mtime: 0, mtimeNsec: 0 };
-}
-
-/** An empty chunk reference to be filled by `RafsImage.chunk`. */
-export function newChunkRef(): ChunkRef {
-  return {
-    blobIndex: 0,
-    chunkIndex: 0,
-    uncompressedOffset: 0,
-    uncompressedSize: 0,
-    fileOffset: 0,
-    recordOffset: 0,
-  };
-}
+import { newChunkRef, type ChunkRef, type RafsImage } from '../format/image.ts';
 
 /**
  * Find the chunk that holds a byte of a file.

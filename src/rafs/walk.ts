@@ -3,8 +3,7 @@ import { FormatError } from '../base/errors.ts';
 import { MAX_TREE_DEPTH } from '../base/limits.ts';
 import { FileType6 } from '../format/rafs6/layout.ts';
 import { isDot, isDotDot } from '../format/names.ts';
-import type { RafsImage } from '../format/image.ts';
-import { newAttr } from './read-plan.ts';
+import { newAttr, type RafsImage } from '../format/image.ts';
 
 /** One entry met on a walk. */
 export interface WalkEntry {

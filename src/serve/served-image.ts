@@ -1,7 +1,7 @@
 // One image as users of a mount see it: node ids with the backend index, and the attribute rules of the daemon.
 // Source: nydusd.md 9 (node ids), 10.3 (getattr).
 import { S_IFDIR, S_IFMT, S_IFBLK, S_IFCHR } from '../format/flags.ts';
-import type { InodeAttr, RafsImage } from '../format/image.ts';
+import { newAttr, type InodeAttr, type RafsImage } from '../format/image.ts';
 import { attr as attrTable, entryOut, offsetsOf } from './protocol.ts';
 
 const A = offsetsOf(attrTable);
@@ -45,18 +45,7 @@ export class ServedImage {
   readonly index: number;
   readonly hasXattrs: boolean;
   readonly generation: number;
-  readonly attr: InodeAttr = {
-    ino: 0,
-    mode: 0,
-    nlink: 0,
-    uid: 0,
-    gid: 0,
-    size: 0,
-    blocks: 0,
-    rdev: 0,
-    mtime: 0,
-    mtimeNsec: 0,
-  };
+  readonly attr = newAttr();
   readonly #rootIno: number;
   readonly #mountedAt: number;
   readonly #explicit: boolean;

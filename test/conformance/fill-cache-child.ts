@@ -1,4 +1,5 @@
 // Run by the kill test: reads pieces of an image for ever, so that its cache fills. Arguments: bootstrap, blob dir, work dir, seed.
+import { newAttr } from '../../src/format/image.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { RafsInstance } from '../../src/rafs/instance.ts';
 import { resolvePath } from '../../src/rafs/path.ts';
@@ -13,18 +14,7 @@ const instance = await RafsInstance.open({
   publishMs: 2,
 });
 const ino = resolvePath(instance.image, '/big');
-const attr = {
-  ino: 0,
-  mode: 0,
-  nlink: 0,
-  uid: 0,
-  gid: 0,
-  size: 0,
-  blocks: 0,
-  rdev: 0,
-  mtime: 0,
-  mtimeNsec: 0,
-};
+const attr = newAttr();
 instance.image.attr(ino, attr);
 let state = Number(seed);
 process.stdout.write('ready\n');

@@ -41,7 +41,9 @@ export async function runCreate(ctx: CommandContext, values: CreateValues): Prom
       view.stop();
     }
     if (values['output-json'] !== undefined) {
-      const externalBootstrap = result.bootstrap === '' ? '' : `${result.bootstrap}.external`;
+      // upstream names it for directories only, whether or not it exists (golden result.json)
+      const named = result.bootstrap !== '' && options.type === 'dir-rafs';
+      const externalBootstrap = named ? `${result.bootstrap}.external` : '';
       writeResultFile(values['output-json'], resultDocument({ ...result, externalBootstrap }));
     }
     log.info(successMessage(result));

@@ -5,10 +5,9 @@ import { viewOf } from '../../base/bytes.ts';
 import { MAX_TREE_DEPTH } from '../../base/limits.ts';
 import { chunkRecord, type ChunkRecord } from '../../format/chunk-record.ts';
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../../format/flags.ts';
-import type { ChunkRef, RafsImage } from '../../format/image.ts';
+import { newAttr, newChunkRef, type ChunkRef, type RafsImage } from '../../format/image.ts';
 import { Rafs5Image } from '../../format/rafs5/reader.ts';
 import { INODE5_SIZE, inode5 } from '../../format/rafs5/layout.ts';
-import { newAttr, newChunkRef } from '../../rafs/read-plan.ts';
 import { readChildren, walkTree, type WalkEntry } from '../../rafs/walk.ts';
 
 /** One tree entry: a name with what stands behind it. */

@@ -3,10 +3,9 @@
 import { toHex, viewOf } from '../../base/bytes.ts';
 import { FormatError } from '../../base/errors.ts';
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../../format/flags.ts';
-import type { BlobInfo } from '../../format/image.ts';
+import { newAttr, type BlobInfo } from '../../format/image.ts';
 import { Rafs5Image } from '../../format/rafs5/reader.ts';
 import { EXTENDED_SUPER_OFFSET, extendedSuper6 } from '../../format/rafs6/layout.ts';
-import { newAttr } from '../../rafs/read-plan.ts';
 import { quoted } from './debug-text.ts';
 import { blobFeatureNames, superFlagNames } from './flag-names.ts';
 import { childFacts, chunksOf, rootFacts, walkFacts, type InodeFacts } from './inode-facts.ts';

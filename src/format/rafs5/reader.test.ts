@@ -2,31 +2,11 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import { FormatError } from '../../base/errors.ts';
-import type { ChunkRef, InodeAttr } from '../image.ts';
+import { newAttr, newChunkRef } from '../image.ts';
 import { specVector5 } from '../testing/spec-vectors.ts';
 import { openRafs5 } from './reader.ts';
 
 const name = (text: string) => Buffer.from(text);
-const newAttr = (): InodeAttr => ({
-  ino: 0,
-  mode: 0,
-  nlink: 0,
-  uid: 0,
-  gid: 0,
-  size: 0,
-  blocks: 0,
-  rdev: 0,
-  mtime: 0,
-  mtimeNsec: 0,
-});
-const newRef = (): ChunkRef => ({
-  blobIndex: 0,
-  chunkIndex: 0,
-  uncompressedOffset: 0,
-  uncompressedSize: 0,
-  fileOffset: 0,
-  recordOffset: 0,
-});
 
 function patched(patches: [number, string][]): Buffer {
   const bytes = specVector5();
@@ -134,7 +114,7 @@ test('readdir: entries with cookies, and resuming after each of them', () => {
 
 test('chunk: place of the only chunk, and its record', () => {
   const image = openRafs5(specVector5());
-  const ref = newRef();
+  const ref = newChunkRef();
   assert.equal(image.chunkCount(4), 1);
   image.chunk(4, 0, ref);
   assert.deepEqual(ref, {
@@ -221,7 +201,7 @@ test('readdir: refuses names that do not ascend', () => {
 });
 
 test('chunk: refuses a blob outside the table and a chunk outside its blob', () => {
-  const ref = newRef();
+  const ref = newChunkRef();
   assert.throws(
     () => openRafs5(patched([[0x2270, '01']])).chunk(4, 0, ref),
     /chunkRecord\.blobIndex.* has 1 rows/,

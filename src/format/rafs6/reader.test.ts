@@ -2,31 +2,11 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import { FormatError } from '../../base/errors.ts';
-import type { ChunkRef, InodeAttr } from '../image.ts';
+import { newAttr, newChunkRef } from '../image.ts';
 import { specVector6 } from '../testing/spec-vectors.ts';
 import { openRafs6 } from './reader.ts';
 
 const name = (text: string) => Buffer.from(text);
-const newAttr = (): InodeAttr => ({
-  ino: 0,
-  mode: 0,
-  nlink: 0,
-  uid: 0,
-  gid: 0,
-  size: 0,
-  blocks: 0,
-  rdev: 0,
-  mtime: 0,
-  mtimeNsec: 0,
-});
-const newRef = (): ChunkRef => ({
-  blobIndex: 0,
-  chunkIndex: 0,
-  uncompressedOffset: 0,
-  uncompressedSize: 0,
-  fileOffset: 0,
-  recordOffset: 0,
-});
 
 function patched(patches: [number, string][]): Buffer {
   const bytes = specVector6();
@@ -141,7 +121,7 @@ test('readdir: other calls on the image during the visit do not disturb it', () 
 
 test('chunk: address from the index, record from the chunk table', () => {
   const image = openRafs6(specVector6());
-  const ref = newRef();
+  const ref = newChunkRef();
   assert.equal(image.chunkCount(139), 1);
   image.chunk(139, 0, ref);
   assert.deepEqual(ref, {
@@ -166,7 +146,7 @@ test('chunk: index bits 16 to 23 come from the high byte of the device id', () =
       [0x31b8, '01000101'],
     ]),
   );
-  const ref = newRef();
+  const ref = newChunkRef();
   image.chunk(139, 0, ref);
   assert.equal(ref.chunkIndex, 0x1_0001);
   assert.equal(ref.blobIndex, 0);
@@ -294,7 +274,7 @@ test('readdir: refuses damaged directory blocks', () => {
 });
 
 test('chunk: refuses device 0, a device past the table, and a chunk outside its blob', () => {
-  const ref = newRef();
+  const ref = newChunkRef();
   assert.throws(() => openRafs6(patched([[0x31ba, '00']])).chunk(139, 0, ref), /chunkIndex6\.deviceId/);
   assert.throws(() => openRafs6(patched([[0x31ba, '02']])).chunk(139, 0, ref), /chunkIndex6\.deviceId/);
   assert.throws(() => openRafs6(patched([[0x31b8, '01']])).chunk(139, 0, ref), /chunkIndex6\.indexLow/);
