@@ -6,6 +6,7 @@ import { basename, join } from 'node:path';
 import { test } from 'node:test';
 import {
   goldenCases,
+  goldenIsComplete,
   goldenPath,
   prepareDirInput,
   prepareTarInput,
@@ -31,15 +32,23 @@ interface CaseFile {
 const inputs = new Map<string, string>();
 let inputDir: string | undefined;
 
-/** Path of a prepared input; undefined when this part of the golden data is not here. */
-function inputPath(source: string): string | undefined {
+/** Where an input lies in the golden data; undefined when it is not in the part that is here. */
+function storedInput(source: string): string | undefined {
+  const { kind, name } = inputName(source);
+  if (kind === 'gz') return goldenPath('input', 'gz', name);
+  return goldenPath('input', `${basename(name, '.tar')}.tar.gz`);
+}
+
+/** Path of an input, prepared once. */
+function inputPath(source: string): string {
   const { kind, name } = inputName(source);
   const key = `${kind}-${name}`;
   const known = inputs.get(key);
   if (known !== undefined) return known;
-  if (kind === 'gz') return goldenPath('input', 'gz', name);
+  const stored = storedInput(source);
+  assert.ok(stored !== undefined, `golden input ${source} is there`);
+  if (kind === 'gz') return stored;
   const tree = basename(name, '.tar');
-  if (goldenPath('input', `${tree}.tar.gz`) === undefined) return undefined;
   inputDir ??= tempDir();
   const path = join(inputDir, key);
   if (kind === 'dir') prepareDirInput(tree, path);
@@ -135,12 +144,13 @@ for (const name of goldenCases()) {
   const commands = createCommands(caseDir);
   const command = commands[0];
   if (commands.length !== 1 || command === undefined) continue;
+  const source = command.words.at(-1) ?? '';
+  // test/golden has images whose inputs were too large to be chosen: they are there to be read
+  if (!goldenIsComplete() && storedInput(source) === undefined) continue;
   test(`createImage: ${name} has the bytes of upstream`, async (t) => {
-    const source = inputPath(command.words.at(-1) ?? '');
-    if (source === undefined) return t.skip(`golden input not present: ${command.words.at(-1)}`);
     const work = tempDir(t);
     for (const dir of ['blobs', 'cache']) mkdirSync(join(work, dir));
-    const options = optionsOf(command.words, command.stdin, { work, input: () => source });
+    const options = optionsOf(command.words, command.stdin, { work, input: () => inputPath(source) });
     const result = await createImage(options, quietContext());
     const golden = JSON.parse(readFileSync(join(caseDir, 'result.json'), 'utf8')) as {
       trace: { registered_events: Record<string, unknown> };
@@ -174,7 +184,6 @@ for (const name of goldenCases()) {
         beside: '',
       });
     }
-    return undefined;
   });
 }
 

@@ -4,7 +4,14 @@ import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
-import { firstReason, goldenPath, requireFuse, skipUnlessGolden, tempDir } from '../support/golden.ts';
+import {
+  firstReason,
+  goldenPath,
+  requireFuse,
+  requireMountNamespace,
+  skipUnlessGolden,
+  tempDir,
+} from '../support/golden.ts';
 import { programCommand, requireProgram, runProgram, type ProgramResult } from '../support/programs.ts';
 import { mountsBelow } from '../support/temporary.ts';
 
@@ -183,21 +190,21 @@ describe('nydusd command line', { skip }, () => {
     }
   });
 
-  it('nydusd: without /dev/fuse the error says how to get it', { skip: fuse }, (t) => {
-    // an empty /dev in a mount namespace of its own
-    const [file, ...first] = programCommand('nydusd');
-    const script = 'mount -t tmpfs none /dev && exec "$@"';
-    const args = ['-m', 'sh', '-c', script, 'sh', file, ...first, '-M', join(work, 'mnt')];
-    const result = spawnSync('unshare', args, { cwd: work, encoding: 'utf8', timeout: 20_000 });
-    if (/unshare|mount:/.test(result.stderr)) {
-      t.skip(`no mount namespace: ${result.stderr.trim()}`);
-      return;
-    }
-    assert.equal(result.status, 1, result.stderr);
-    assert.match(result.stderr, /Error: cannot open \/dev\/fuse: ENOENT/);
-    assert.match(
-      result.stderr,
-      /Hint: load the fuse module \(modprobe fuse\); in a container, pass the device/,
-    );
-  });
+  it(
+    'nydusd: without /dev/fuse the error says how to get it',
+    { skip: firstReason(fuse, requireMountNamespace()) },
+    () => {
+      // an empty /dev in a mount namespace of its own
+      const [file, ...first] = programCommand('nydusd');
+      const script = 'mount -t tmpfs none /dev && exec "$@"';
+      const args = ['-m', 'sh', '-c', script, 'sh', file, ...first, '-M', join(work, 'mnt')];
+      const result = spawnSync('unshare', args, { cwd: work, encoding: 'utf8', timeout: 20_000 });
+      assert.equal(result.status, 1, result.stderr);
+      assert.match(result.stderr, /Error: cannot open \/dev\/fuse: ENOENT/);
+      assert.match(
+        result.stderr,
+        /Hint: load the fuse module \(modprobe fuse\); in a container, pass the device/,
+      );
+    },
+  );
 });

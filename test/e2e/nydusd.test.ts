@@ -6,7 +6,6 @@ import {
   closeSync,
   cpSync,
   existsSync,
-  mkdirSync,
   openSync,
   readFileSync,
   readSync,
@@ -26,7 +25,6 @@ import {
   skipUnlessGolden,
   tempDir,
 } from '../support/golden.ts';
-import { findProgram } from '../support/prerequisites.ts';
 import { programCommand } from '../support/programs.ts';
 import { mountsBelow } from '../support/temporary.ts';
 
@@ -302,71 +300,4 @@ iostat_files = true
     assert.equal(await daemon.stop(), 0, daemon.log);
     assert.doesNotMatch(daemon.log, /nydusd failed|\bat \S+:\d+:\d+/);
   });
-
-  const unprivileged = firstReason(
-    requireRoot(),
-    findProgram('fusermount3') === undefined ? 'fusermount3 is not installed' : false,
-    findProgram('setpriv') === undefined ? 'setpriv is not installed' : false,
-  );
-  it(
-    'nydusd: an ordinary user mounts through fusermount3',
-    { skip: unprivileged },
-    async (t: TestContext) => {
-      const work = tempDir(t);
-      const { bootstrap, blobs } = image(V6);
-      const user = 65534;
-      const [file, ...first] = programCommand('nydusd');
-      const command = [
-        'setpriv',
-        '--reuid',
-        `${user}`,
-        '--regid',
-        `${user}`,
-        '--clear-groups',
-        file,
-        ...first,
-      ];
-      const probe = spawnSync(command[0] ?? '', [...command.slice(1), '--version'], { encoding: 'utf8' });
-      if (probe.status !== 0)
-        return t.skip(`an ordinary user cannot run it here: ${probe.stderr.slice(0, 200)}`);
-      mkdirSync(join(work, 'd'));
-      mkdirSync(join(work, 'd', 'mnt'));
-      mkdirSync(join(work, 'cache'));
-      for (const dir of ['', 'd', 'd/mnt', 'cache']) spawnSync('chown', [`${user}:${user}`, join(work, dir)]);
-      if (
-        spawnSync('setpriv', [
-          '--reuid',
-          `${user}`,
-          '--regid',
-          `${user}`,
-          '--clear-groups',
-          'test',
-          '-r',
-          bootstrap,
-        ]).status !== 0
-      ) {
-        return t.skip('an ordinary user cannot read the golden data here');
-      }
-      const config = localConfig(blobs, join(work, 'cache'));
-      const daemon = await startDaemon({ workDir: join(work, 'd'), bootstrap, config, command }).catch(
-        (error: unknown) => {
-          if (/fusermount3: (mount failed|failed to open)/.test(String(error))) return undefined;
-          throw error;
-        },
-      );
-      if (daemon === undefined) return t.skip('fusermount3 may not mount here');
-      const own = [
-        '--reuid',
-        `${user}`,
-        '--regid',
-        `${user}`,
-        '--clear-groups',
-        'cat',
-        join(daemon.mountpoint, 'data'),
-      ];
-      assert.equal(spawnSync('setpriv', own).stdout.length, 8000);
-      assert.equal(await daemon.stop(), 0, daemon.log);
-      assert.deepEqual(mountsBelow(work), []);
-    },
-  );
 });

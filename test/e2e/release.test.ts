@@ -15,7 +15,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, it, type TestContext } from 'node:test';
-import { repoRoot, requireFuse, requireRoot, tempDir } from '../support/golden.ts';
+import { repoRoot, requireFuse, requireRoot, requireSudo, tempDir } from '../support/golden.ts';
 import { findProgram } from '../support/prerequisites.ts';
 
 const work = tempDir();
@@ -174,21 +174,13 @@ describe('launcher', () => {
     assertRuns('nydus-image', { cwd: '/', env: { PATH: `${bin}:${bare}` } });
   });
 
-  it(
-    'launcher: runs under sudo',
-    { skip: findProgram('sudo') === undefined && 'sudo is not installed' },
-    (t) => {
-      if (run('sudo', ['-n', 'true'], { env: process.env }).status !== 0) {
-        t.skip('sudo asks for a password');
-        return;
-      }
-      const { status, stdout, stderr } = run('sudo', ['-n', join(bin, 'nydusd'), '--version'], {
-        env: process.env,
-      });
-      assert.equal(status, 0, stderr);
-      assert.match(stdout, /^nydusd \rVersion: /);
-    },
-  );
+  it('launcher: runs under sudo', { skip: requireSudo() }, () => {
+    const { status, stdout, stderr } = run('sudo', ['-n', join(bin, 'nydusd'), '--version'], {
+      env: process.env,
+    });
+    assert.equal(status, 0, stderr);
+    assert.match(stdout, /^nydusd \rVersion: /);
+  });
 
   it('launcher: an old Node in PATH is refused with the next step', (t) => {
     const programs = withoutPackages(t);

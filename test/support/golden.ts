@@ -304,5 +304,13 @@ export function prepareDirInput(name: string, target: string): void {
 }
 
 // One import for most tests.
-export { firstReason, requireBuilt, requireFuse, requirePeer, requireRoot } from './prerequisites.ts';
+export {
+  firstReason,
+  requireBuilt,
+  requireFuse,
+  requireMountNamespace,
+  requirePeer,
+  requireRoot,
+  requireSudo,
+} from './prerequisites.ts';
 export { mountCleanup, tempDir, unmountBelow } from './temporary.ts';

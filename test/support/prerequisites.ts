@@ -1,4 +1,5 @@
 // What a test needs from the machine: programs, root, FUSE. Missing = a visible skip with its reason; in CI a failure.
+import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -49,6 +50,18 @@ export function requireFuse(): string | false {
     return missing('not root and no fusermount3');
   }
   return false;
+}
+
+/** Value for `skip` of a test that runs something in a mount namespace of its own. */
+export function requireMountNamespace(): string | false {
+  const { status, stderr, error } = spawnSync('unshare', ['-m', 'true'], { encoding: 'utf8' });
+  return status === 0 ? false : missing(`no mount namespace: ${error?.message ?? stderr.trim()}`);
+}
+
+/** Value for `skip` of a test that uses sudo, which must not ask for a password. */
+export function requireSudo(): string | false {
+  const { status, stderr, error } = spawnSync('sudo', ['-n', 'true'], { encoding: 'utf8' });
+  return status === 0 ? false : missing(`sudo cannot be used: ${error?.message ?? stderr.trim()}`);
 }
 
 /** Value for `skip` of a test that uses a built program of ours, such as `bin/nydus-image`. */
