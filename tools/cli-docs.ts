@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import type { Command } from '../src/cli/command.ts';
 import { helpSections } from '../src/cli/help.ts';
 import { nydusImage } from '../src/cli/nydus-image/program.ts';
+import { nydusctl } from '../src/cli/nydusctl/program.ts';
 import { nydusify } from '../src/cli/nydusify/program.ts';
 import { nydusd } from '../src/cli/nydusd.ts';
 import { helpUsage, scopeOf } from '../src/cli/usage.ts';
@@ -49,7 +50,7 @@ async function pages(
 }
 
 const wanted = new Map<string, string>();
-for (const program of [nydusImage, nydusd, nydusify]) await pages(program, [], wanted);
+for (const program of [nydusImage, nydusd, nydusctl, nydusify]) await pages(program, [], wanted);
 mkdirSync(folder, { recursive: true });
 const present = readdirSync(folder).filter((name) => name.endsWith('.md'));
 const extra = present.filter((name) => !wanted.has(name));

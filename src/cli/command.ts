@@ -7,6 +7,8 @@ interface OptionBase {
   short?: string;
   /** further long names, without the dashes */
   aliases?: readonly string[];
+  /** has no long name: messages and help show the short one; its key names the value */
+  shortOnly?: true;
   /** one sentence, lower case, no full stop */
   help: string;
   /** parsed, but named nowhere */
@@ -59,6 +61,8 @@ export interface PositionalSpec {
   requiredUnless?: readonly string[];
   conflicts?: readonly string[];
   repeatable?: boolean;
+  /** the only values accepted */
+  values?: readonly string[];
 }
 export type Positionals = Readonly<Record<string, PositionalSpec>>;
 
@@ -76,8 +80,8 @@ type OptionValue<S> = S extends { type: 'flag' }
 type PositionalValue<S> = S extends { repeatable: true }
   ? string[]
   : S extends { required: true }
-    ? string
-    : string | undefined;
+    ? OneOf<S>
+    : OneOf<S> | undefined;
 
 /** Values of a parsed command line, by long option name and positional name. Every key is present. */
 export type Values<O, P = unknown> = { [K in keyof O]: OptionValue<O[K]> } & {
@@ -121,6 +125,8 @@ export interface SubcommandEntry {
   load: () => Promise<Command>;
   /** as OptionSpec.refused; such a subcommand is not in help */
   refused?: string;
+  /** works without the required options of the program */
+  standalone?: true;
 }
 
 /** A command whose value types are erased, as parser, help and docs see it. */

@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { goldenPath, skipUnlessGolden } from '../../test/support/golden.ts';
 import type { Command } from './command.ts';
 import { nydusImage } from './nydus-image/program.ts';
+import { nydusctl } from './nydusctl/program.ts';
 import { nydusd } from './nydusd.ts';
 import { runProgram } from './run.ts';
 
@@ -16,7 +17,7 @@ interface Mistake {
   stderr?: string;
 }
 
-const PROGRAMS: Record<string, Command> = { 'nydus-image': nydusImage, nydusd };
+const PROGRAMS: Record<string, Command> = { 'nydus-image': nydusImage, nydusctl, nydusd };
 const LATER = [
   'compact',
   'optimize',

@@ -44,7 +44,8 @@ function optionEntry(name: string, option: OptionSpec): HelpEntry {
     if (option.default !== undefined) notes.push(`[default: ${option.default}]`);
     if (option.values !== undefined) notes.push(`[possible values: ${option.values.join(', ')}]`);
   }
-  return { term: `${short}--${name}${value}`, text: [option.help, ...notes].join(' ') };
+  const term = option.shortOnly === true ? `-${option.short}${value}` : `${short}--${name}${value}`;
+  return { term, text: [option.help, ...notes].join(' ') };
 }
 
 /** Everything `--help` lists for a command, in order. */
@@ -67,7 +68,10 @@ export function helpSections(scope: Scope): HelpSection[] {
   const positionals = Object.entries(command.positionals);
   sections.push({
     title: 'Arguments',
-    entries: positionals.map(([name, p]) => ({ term: showPositional(name, p), text: p.help })),
+    entries: positionals.map(([name, p]) => ({
+      term: showPositional(name, p),
+      text: p.values === undefined ? p.help : `${p.help} [possible values: ${p.values.join(', ')}]`,
+    })),
   });
   for (const [title, entries] of groups) sections.push({ title, entries });
   sections.push({ title: 'General options', entries: global });

@@ -49,7 +49,7 @@ class Level {
   constructor(scope: Scope) {
     this.scope = scope;
     for (const [name, option] of Object.entries(scope.options)) {
-      this.#longs.set(name, name);
+      if (option.shortOnly !== true) this.#longs.set(name, name);
       for (const alias of option.aliases ?? []) this.#longs.set(alias, name);
       if (option.short !== undefined) this.#shorts.set(option.short, name);
     }
@@ -194,6 +194,10 @@ class Level {
   positional(text: string): void {
     for (const [name, spec] of Object.entries(this.scope.command.positionals)) {
       const value = this.values.get(name);
+      if (spec.values?.includes(text) === false && (spec.repeatable === true || value === undefined)) {
+        const problem = `invalid value '${text}' for '${showPositional(name, spec)}'`;
+        throw new CommandLineError(problem + possibleValues(spec.values));
+      }
       if (spec.repeatable === true) {
         this.values.set(name, Array.isArray(value) ? [...value, text] : [text]);
       } else if (value === undefined) {
@@ -247,6 +251,11 @@ class Level {
     this.#checkRefused();
   }
 
+  /** Before a subcommand: what the program itself demands. */
+  requireAll(): void {
+    if (!this.scope.command.argsConflictWithSubcommands) this.#checkRequired();
+  }
+
   #checkRequired(): void {
     const { options, command } = this.scope;
     const demanded = [...this.required(), ...this.used.flatMap((id) => options[id]?.requires ?? [])];
@@ -282,9 +291,13 @@ class Level {
     }
   }
 
-  /** Every key of both tables with its value or default. */
+  /** Every key of both tables with its value or default, and what the programs above demand. */
   finish(outer: ReadonlyMap<string, Value | string[]>): Record<string, unknown> {
     const out: Record<string, unknown> = {};
+    for (const { options } of this.scope.parents) {
+      for (const [name, option] of Object.entries(options))
+        if (option.required === true) out[name] = outer.get(name);
+    }
     for (const [name, option] of Object.entries(this.scope.options)) {
       const value = this.values.get(name) ?? (option.global === true ? outer.get(name) : undefined);
       if (option.type === 'flag') out[name] = value === true;
@@ -401,6 +414,7 @@ export async function parseArgs(program: Command, argv: readonly string[]): Prom
     }
     const word = subcommandOf(level, text);
     if (word === 'help') return helpFor(command, parents, argv.slice(i + 1));
+    if (command.subcommands[word]?.standalone !== true) level.requireAll();
     for (const [name, value] of level.values) outer.set(name, value);
     for (const name of level.used) given.add(name);
     parents = [...parents, command];

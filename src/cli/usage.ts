@@ -17,7 +17,8 @@ export function scopeOf(command: Command, parents: readonly Command[]): Scope {
 
 /** `--blob-dir <blob-dir>`, `--encrypt`. */
 export function showOption(name: string, option: OptionSpec): string {
-  return option.type === 'flag' ? `--${name}` : `--${name} <${valueName(name, option)}>`;
+  const word = option.shortOnly === true ? `-${option.short}` : `--${name}`;
+  return option.type === 'flag' ? word : `${word} <${valueName(name, option)}>`;
 }
 
 /** `<SOURCE>...`, or `[BOOTSTRAP]` when it may be left out. */

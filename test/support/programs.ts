@@ -1,12 +1,11 @@
 // Our programs as child processes: from the sources by default, from built launchers where $NYDUS_BIN names their folder.
-import { spawnSync } from 'node:child_process';
-import type { SpawnSyncOptions } from 'node:child_process';
+import { spawn, spawnSync, type SpawnOptions, type SpawnSyncOptions } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { repoRoot } from './golden.ts';
 
 /** Programs of this repository. */
-export type ProgramName = 'nydus-image' | 'nydusd';
+export type ProgramName = 'nydus-image' | 'nydusctl' | 'nydusd';
 
 /**
  * Command line that starts a program: executable first, then arguments that come before the caller's own.
@@ -44,6 +43,24 @@ export function runProgram(name: ProgramName, args: string[], options: SpawnSync
     stdout: String(result.stdout),
     stderr: String(result.stderr),
   };
+}
+
+/** As `runProgram`, while this process goes on: for a test that also serves, or reads what a daemon prints. */
+export function runProgramLive(
+  name: ProgramName,
+  args: string[],
+  options: SpawnOptions = {},
+): Promise<ProgramResult> {
+  const [file, ...first] = programCommand(name);
+  const child = spawn(file, [...first, ...args], { ...options, stdio: ['ignore', 'pipe', 'pipe'] });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.on('data', (piece: Buffer) => (stdout += piece.toString()));
+  child.stderr.on('data', (piece: Buffer) => (stderr += piece.toString()));
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (status, signal) => resolve({ status, signal, stdout, stderr }));
+  });
 }
 
 /** Run `nydus-image` and expect success. @throws Error with what it printed */

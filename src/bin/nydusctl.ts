@@ -1,0 +1,4 @@
+import { nydusctl } from '../cli/nydusctl/program.ts';
+import { main } from '../cli/run.ts';
+
+await main(nydusctl);

@@ -1,0 +1,208 @@
+// nydusctl against a running nydusd: every command, its two JSON forms, and what it says when nobody listens.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { firstReason, requireFuse, requirePeer, requireRoot, tempDir } from '../support/golden.ts';
+import { localConfig, startDaemon, type Daemon } from '../support/daemon.ts';
+import { nydusImage, programCommand, runProgramLive, type ProgramResult } from '../support/programs.ts';
+
+const skip = firstReason(requireFuse(), requireRoot());
+const CONTENT = Buffer.alloc(70_000, 'content ');
+
+describe('nydusctl', { skip }, () => {
+  let work = '';
+  let daemon: Daemon;
+
+  const ctl = (...args: string[]): Promise<ProgramResult> =>
+    runProgramLive('nydusctl', ['-S', daemon.apisock, ...args], { cwd: work });
+
+  before(async () => {
+    work = tempDir();
+    for (const dir of ['tree', 'blobs']) mkdirSync(join(work, dir));
+    writeFileSync(join(work, 'tree/file'), CONTENT);
+    nydusImage(['create', '--blob-dir', 'blobs', '--bootstrap', 'boot', 'tree'], { cwd: work });
+    const config = localConfig(join(work, 'blobs'), join(work, 'cache'));
+    writeFileSync(join(work, 'config.json'), JSON.stringify(config));
+    daemon = await startDaemon({ workDir: join(work, 'd'), bootstrap: join(work, 'boot'), config });
+    assert.deepEqual(readFileSync(join(daemon.mountpoint, 'file')), CONTENT);
+  });
+
+  after(async () => {
+    await daemon[Symbol.asyncDispose]();
+  });
+
+  it('nydusctl info: people, one line of JSON, indented JSON', async () => {
+    const text = await ctl('info');
+    assert.equal(text.status, 0, text.stderr);
+    assert.match(
+      text.stdout,
+      /^\nVersion: {16}"v[^"]+"\nStatus: {17}"RUNNING"\nProfile: {16}"\w+"\nCommit: {17}"\w+"\nInstances:\n\tInstance Mountpoint: {2}\/\n\tType: {2}Rafs\n\tMounted Time: {2}\S+ \d+:\d\d:\d\d\.\d+ \+00:00:00\n\tMode: {2}direct\n\tPrefetch: {2}false\n\tPrefetch Merging Size: {2}\d+\n\n$/,
+    );
+    for (const args of [
+      ['-r', 'info'],
+      ['info', '-r'],
+    ]) {
+      const raw = await ctl(...args);
+      assert.match(
+        raw.stdout,
+        /^\{"backend_collection":\{"\/":\{"backend_type":"Rafs","config":\{"backend".*\}\}\n$/,
+      );
+      assert.deepEqual(Object.keys(JSON.parse(raw.stdout) as object), [
+        'backend_collection',
+        'id',
+        'state',
+        'supervisor',
+        'version',
+      ]);
+    }
+    const json = await ctl('info', '--json');
+    assert.equal((JSON.parse(json.stdout) as { state: string }).state, 'RUNNING');
+    assert.match(json.stdout, /^\{\n {2}"version"/);
+  });
+
+  it('nydusctl metrics: the three categories count what was read', async () => {
+    const cache = await ctl('metrics', 'cache');
+    assert.match(cache.stdout, new RegExp(`\nDirectory: {18}"${join(work, 'cache')}"\n`));
+    const backend = await ctl('metrics', 'backend');
+    const amount = /^\nBackend Type: {7}"localfs"\nRead Amount: {8}(\d+) Bytes /.exec(backend.stdout)?.[1];
+    assert.ok(Number(amount) > 0, backend.stdout);
+    const fs = await ctl('metrics', 'fsstats');
+    assert.match(fs.stdout, /\nRead Data: 70000Bytes \(0MB\)\n/);
+    assert.match((await ctl('-r', 'metrics', 'fsstats')).stdout, /"data_read":70000,/);
+    assert.match((await ctl('metrics', 'fsstats', '--id', '/')).stdout, /\nRead Data: 70000Bytes/);
+  });
+
+  it('nydusctl metrics: an unknown id is refused in both forms of an error', async () => {
+    const plain = await ctl('metrics', 'fsstats', '--id', '/none');
+    assert.deepEqual(
+      { status: plain.status, stderr: plain.stderr },
+      {
+        status: 1,
+        stderr:
+          'Error: Request failed. Object {"code": String("UNDEFINED"), "message": String("GlobalMetrics(Metrics(Stats(NoCounter)))")}\n',
+      },
+    );
+    const json = await ctl('metrics', 'fsstats', '--id', '/none', '--json');
+    assert.deepEqual(JSON.parse(json.stderr), {
+      status: 404,
+      error: { code: 'UNDEFINED', message: 'GlobalMetrics(Metrics(Stats(NoCounter)))' },
+    });
+  });
+
+  it('nydusctl set: changes the level of the log, and reports a word that is none', async () => {
+    assert.deepEqual(await ctl('set', 'log-level', 'debug'), {
+      status: 0,
+      signal: null,
+      stdout: '',
+      stderr: '',
+    });
+    const { status, stderr } = await ctl('set', 'log-level', 'nosuch');
+    assert.equal(status, 1);
+    assert.equal(
+      stderr,
+      'Error: Request failed. Object {"code": String("UNDEFINED"), "message": String("Configure(ResponsePayloadType)")}\n',
+    );
+  });
+
+  it('nydusctl mount, umount: refusals are told in the words of the API', async () => {
+    const args = ['-s', join(work, 'boot'), '-c', join(work, 'config.json'), '-t', 'rafs'];
+    const twice = await ctl('mount', ...args, '-m', '/');
+    assert.equal(
+      twice.stderr,
+      'Error: Request failed. Object {"code": String("UNDEFINED"), "message": String("Mount(MountFilesystem(Other(\\"object or filesystem already exists\\")))")}\n',
+    );
+    const missing = await ctl('mount', '-s', 'x', '-c', join(work, 'none'), '-t', 'rafs', '-m', '/x');
+    assert.equal(missing.status, 1);
+    assert.ok(
+      missing.stderr.startsWith(
+        `Error: failed to read mount config ${join(work, 'none')}\n\nCaused by:\n    No such file or directory (os error 2)\n`,
+      ),
+      missing.stderr,
+    );
+    const none = await ctl('umount', '-m', '/nosuch');
+    assert.equal(
+      none.stderr,
+      'Error: Request failed. Object {"code": String("UNDEFINED"), "message": String("Mount(MountFilesystem(Other(\\"object or filesystem doesn\'t exist\\")))")}\n',
+    );
+  });
+
+  it('nydusctl mount, umount: take an image away and bring it back', async () => {
+    assert.deepEqual(await ctl('umount', '-m', '/'), { status: 0, signal: null, stdout: '', stderr: '' });
+    const args = ['-s', join(work, 'boot'), '-c', join(work, 'config.json'), '-t', 'rafs', '-m', '/'];
+    assert.deepEqual(await ctl('mount', ...args), { status: 0, signal: null, stdout: '', stderr: '' });
+    assert.deepEqual(readFileSync(join(daemon.mountpoint, 'file')), CONTENT);
+  });
+
+  it('nydusctl top: one object a look for programs, a table for people', async () => {
+    const json = await ctl('top', '--count', '1', '--json');
+    assert.equal(json.status, 0, json.stderr);
+    const look = JSON.parse(json.stdout) as {
+      state: string;
+      mounts: { mountpoint: string; errors: number }[];
+    };
+    assert.equal(look.state, 'RUNNING');
+    assert.deepEqual(
+      look.mounts.map(({ mountpoint, errors }) => [mountpoint, errors]),
+      [['/', 0]],
+    );
+    const table = await ctl('top', '-n', '1');
+    assert.match(
+      table.stdout,
+      /^nydusd RUNNING, 1 mount, \d+ operations\/s, 0 B\/s fetched\n\nMOUNTPOINT +OPS\/S /,
+    );
+  });
+
+  it('nydusctl: without a daemon the error names the socket, exit 1', () => {
+    const [file, ...first] = programCommand('nydusctl');
+    const { status, stderr } = spawnSync(file, [...first, '-S', '/nonexistent', 'info'], {
+      encoding: 'utf8',
+    });
+    assert.equal(status, 1);
+    assert.ok(
+      stderr.startsWith(
+        'Error: client error (Connect)\n\nCaused by:\n    No such file or directory (os error 2)\n',
+      ),
+      stderr,
+    );
+    assert.match(stderr, /\nHint: is nydusd running, and is \/nonexistent what its --apisock says\?\n/);
+  });
+
+  it('nydusctl: a socket alone is no command, exit 0', async () => {
+    assert.deepEqual(await ctl(), { status: 0, signal: null, stdout: '', stderr: '' });
+  });
+});
+
+/** What bash would offer after a command line. */
+function completions(line: string): string[] {
+  const [file, ...first] = programCommand('nydusctl');
+  const script = spawnSync(file, [...first, 'completion', 'bash'], { encoding: 'utf8' });
+  assert.equal(script.status, 0, script.stderr);
+  const ask = `${script.stdout}
+COMP_WORDS=(${line} ''); COMP_CWORD=$(( \${#COMP_WORDS[@]} - 1 ))
+_nydus_complete ${line.split(' ')[0]}; printf '%s\\n' "\${COMPREPLY[@]}"`;
+  const { status, stdout, stderr } = spawnSync('bash', ['--norc', '-c', ask], { encoding: 'utf8' });
+  assert.equal(status, 0, stderr);
+  return stdout.trim().split('\n');
+}
+
+describe('nydusctl completion', { skip: requirePeer('bash') }, () => {
+  it('nydusctl completion: bash offers subcommands, options and values', () => {
+    assert.ok(completions('nydusctl').includes('metrics'));
+    assert.ok(completions('nydusctl -S x metrics').includes('fsstats'));
+    assert.deepEqual(completions('nydusctl -S x mount --type'), ['rafs', 'passthrough_fs']);
+    assert.ok(completions('nydus-image create').includes('--blob-dir'));
+    assert.ok(completions('nydusd').includes('--apisock'));
+  });
+
+  it('nydusctl completion: the fish script names every subcommand', () => {
+    const [file, ...first] = programCommand('nydusctl');
+    const { stdout } = spawnSync(file, [...first, 'completion', 'fish'], { encoding: 'utf8' });
+    assert.match(stdout, /^complete -c nydusctl -n '__fish_use_subcommand' -f -a info -d /m);
+    assert.match(
+      stdout,
+      /^complete -c nydus-image -n '__fish_seen_subcommand_from create' -l compressor .*-x -a '/m,
+    );
+  });
+});
