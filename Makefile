@@ -31,11 +31,15 @@ check: deps
 	$(NODE) tools/cli-docs.ts --check
 	$(NODE) tools/format-docs.ts --check
 	$(NODE) tools/limits-docs.ts --check
+	$(NODE) tools/openapi.ts --check
+	$(NODE) tools/grafana.ts --check
 
 docs: deps
 	$(NODE) tools/cli-docs.ts
 	$(NODE) tools/format-docs.ts
 	$(NODE) tools/limits-docs.ts
+	$(NODE) tools/openapi.ts
+	$(NODE) tools/grafana.ts
 
 test: build
 	$(NODE) tools/test.ts

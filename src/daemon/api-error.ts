@@ -58,6 +58,8 @@ export interface ApiResponse {
   status: number;
   /** JSON text; absent: no body and no body headers */
   body?: string;
+  /** default application/json */
+  contentType?: string;
 }
 
 /** Names of the handlers, as they wrap errors. */

@@ -47,13 +47,16 @@ function transportError(problem: string): string {
 }
 
 /** Answer with exactly the headers clients know, in upstream's order. */
-function answer(response: ServerResponse, { status, body }: ApiResponse, close = false): void {
+function answer(response: ServerResponse, { status, body, contentType }: ApiResponse, close = false): void {
   const headers: [string, string][] = [
     ['Server', 'Nydus API'],
     ['Connection', close ? 'close' : 'keep-alive'],
   ];
   if (body !== undefined) {
-    headers.push(['Content-Type', 'application/json'], ['Content-Length', String(Buffer.byteLength(body))]);
+    headers.push(
+      ['Content-Type', contentType ?? 'application/json'],
+      ['Content-Length', String(Buffer.byteLength(body))],
+    );
   }
   response.sendDate = false;
   response.writeHead(status, '', headers.flat());

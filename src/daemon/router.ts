@@ -81,6 +81,13 @@ export class Router {
     this.#routes = this.#table();
   }
 
+  /** Every `METHOD path` that has an answer of its own. */
+  routes(): string[] {
+    return Object.entries(this.#routes).flatMap(([path, methods]) =>
+      Object.keys(methods).map((method) => `${method} ${path}`),
+    );
+  }
+
   /** The answer; errors are answers too. */
   async handle(request: ApiRequest): Promise<ApiResponse> {
     try {
@@ -140,6 +147,12 @@ export class Router {
       '/api/v1/metrics/inflight': { GET: this.#inflight() },
       '/api/v1/config': { GET: this.#settings(), PUT: this.#changeSettings() },
       '/api/v2/blobs': this.#blobs(),
+      '/metrics': {
+        GET: {
+          body: false,
+          run: async () => (await import('./prometheus.ts')).prometheusAnswer(this.#daemon),
+        },
+      },
     };
   }
 
