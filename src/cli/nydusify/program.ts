@@ -33,6 +33,10 @@ export const nydusify = program({
       summary: 'Convert an OCI or Docker image into a nydus image',
       load: async () => (await import('./convert.ts')).convert,
     },
+    'serve-registry': {
+      summary: 'Serve a small OCI registry, for trials and tests',
+      load: async () => (await import('./serve-registry.ts')).serveRegistry,
+    },
   },
   refusedSubcommands: {
     check: LATER,

@@ -12,9 +12,13 @@ import type { NydusifyContext } from './context.ts';
 import { checkRequired, FlagError, parseFlags, type Flags, type FlagValues } from './flags.ts';
 import { createLog, fileWriter, LEVELS, type ProgramLog } from './log.ts';
 import { globalFlags, nydusify } from './program.ts';
+import { serveRegistryFlags } from './serve-registry.ts';
 
 const SIGNALS = { SIGINT: 130, SIGTERM: 143 } as const;
-const FLAGS: Readonly<Record<string, Flags>> = { convert: convertFlags };
+const FLAGS: Readonly<Record<string, Flags>> = {
+  convert: convertFlags,
+  'serve-registry': serveRegistryFlags,
+};
 
 /** Text of `--version`. */
 export function versionText(): string {

@@ -111,6 +111,8 @@ export class RegistryServer {
         : process
             .getBuiltinModule('node:https')
             .createServer({ cert: readFileSync(tls.certFile), key: readFileSync(tls.keyFile) });
+    // a large layer over a slow link takes as long as it takes; headers have their own time limit
+    server.requestTimeout = 0;
     const registry = new RegistryServer(server, options);
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
