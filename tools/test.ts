@@ -20,6 +20,7 @@ const PEERS: readonly (readonly [program: string, pkg: string])[] = [
   ['unshare', 'util-linux'],
   ['zstd', 'zstd'],
   ['skopeo', 'skopeo'],
+  ['umoci', 'umoci'],
   ['docker-registry', 'docker-registry'],
 ];
 /** A test file that takes longer than this hangs, ms. */

@@ -33,6 +33,10 @@ export const nydusify = program({
       summary: 'Convert an OCI or Docker image into a nydus image',
       load: async () => (await import('./convert.ts')).convert,
     },
+    copy: {
+      summary: 'Copy an image between registries, layouts and archives',
+      load: async () => (await import('./copy.ts')).copy,
+    },
     'serve-registry': {
       summary: 'Serve a small OCI registry, for trials and tests',
       load: async () => (await import('./serve-registry.ts')).serveRegistry,
@@ -44,7 +48,6 @@ export const nydusify = program({
     view: LATER,
     build: LATER,
     pack: LATER,
-    copy: LATER,
     chunkdict: LATER,
     optimize: LATER,
     commit: LATER,

@@ -8,6 +8,7 @@ import { chainOf, lineOf } from '../report.ts';
 import { Interrupted, type ProgramIo } from '../run.ts';
 import { scopeOf } from '../usage.ts';
 import { convertFlags } from './convert.ts';
+import { copyFlags } from './copy.ts';
 import type { NydusifyContext } from './context.ts';
 import { checkRequired, FlagError, parseFlags, type Flags, type FlagValues } from './flags.ts';
 import { createLog, fileWriter, LEVELS, type ProgramLog } from './log.ts';
@@ -17,6 +18,7 @@ import { serveRegistryFlags } from './serve-registry.ts';
 const SIGNALS = { SIGINT: 130, SIGTERM: 143 } as const;
 const FLAGS: Readonly<Record<string, Flags>> = {
   convert: convertFlags,
+  copy: copyFlags,
   'serve-registry': serveRegistryFlags,
 };
 
