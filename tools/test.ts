@@ -22,6 +22,9 @@ const PEERS: readonly (readonly [program: string, pkg: string])[] = [
   ['skopeo', 'skopeo'],
   ['umoci', 'umoci'],
   ['docker-registry', 'docker-registry'],
+  ['sfdisk', 'fdisk'],
+  ['nginx', 'nginx-light'],
+  ['squid', 'squid'],
 ];
 /** A test file that takes longer than this hangs, ms. */
 const TIMEOUT = 600_000;

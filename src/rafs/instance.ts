@@ -360,6 +360,7 @@ export class RafsInstance {
 
   async #close(): Promise<void> {
     for (const ahead of this.#ahead) ahead?.stop();
+    this.#backend.giveUp?.();
     await this.#prefetcher.stop();
     for (const blob of this.#blobs) await blob?.cache.close();
     await this.#backend.close();

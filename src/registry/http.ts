@@ -32,9 +32,12 @@ export interface HttpOptions {
   /** connections per host */
   connections?: number;
   userAgent?: string;
+  /** every request goes to this Unix socket */
+  socketPath?: string | undefined;
 }
 
 const DEFAULTS: Required<HttpOptions> = {
+  socketPath: undefined,
   skipVerify: false,
   ca: [],
   connectTimeoutMs: 10_000,
@@ -314,9 +317,9 @@ export class HttpClient {
   }
 
   #pool(): Agent.Options {
-    const { connections, headersTimeoutMs, idleTimeoutMs } = this.#options;
+    const { connections, headersTimeoutMs, idleTimeoutMs, socketPath } = this.#options;
     return {
-      connect: this.#tls(),
+      connect: socketPath === undefined ? this.#tls() : { ...this.#tls(), socketPath },
       connections,
       pipelining: 1,
       keepAliveTimeout: 30_000,

@@ -7,6 +7,8 @@ import { Section } from './config-parse-fields.ts';
 const U8 = { max: 0xff };
 const U32 = { max: 0xffff_ffff };
 const SECONDS = { max: Number.MAX_SAFE_INTEGER };
+/** Longest outage that a read may wait for, seconds: a day. */
+const MAX_OUTAGE_WAIT = 86_400;
 
 /** Seconds that localfs records accesses when `readahead` is on and `readahead_sec` is not given (blob-and-cache 21.6). */
 export const DEFAULT_READAHEAD_SEC = 5;
@@ -49,76 +51,6 @@ function proxyOf(section: Section): ProxyConfig | null {
   return parsed;
 }
 
-/** Options that the four HTTP backends share. localfs accepts them too: clients write one block for every type. */
-function common(section: Section): Record<string, unknown> {
-  return {
-    skip_verify: section.boolean('skip_verify', false),
-    ca_cert_files: section.strings('ca_cert_files'),
-    timeout: section.integer('timeout', 5, U32),
-    connect_timeout: section.integer('connect_timeout', 5, U32),
-    retry_limit: section.integer('retry_limit', 0, U8),
-    proxy: proxyOf(section),
-  };
-}
-
-function localfs(section: Section): LocalfsConfig {
-  const parsed: LocalfsConfig = {
-    blob_file: section.string('blob_file', ''),
-    dir: section.string('dir', ''),
-    alt_dirs: section.strings('alt_dirs'),
-    readahead: section.boolean('readahead', false),
-    readahead_sec: section.integer('readahead_sec', DEFAULT_READAHEAD_SEC, U32),
-  };
-  if (parsed.blob_file === '' && parsed.dir === '') {
-    section.fail('dir', 'is missing: a localfs backend needs `dir` or `blob_file`');
-  }
-  common(section);
-  return parsed;
-}
-
-function localdisk(section: Section): Record<string, unknown> {
-  return {
-    device_path: section.filled('device_path', ''),
-    disable_gpt: section.boolean('disable_gpt', false),
-  };
-}
-
-const scheme = (section: Section): string => section.choice('scheme', ['https', 'http'], 'https');
-
-function oss(section: Section): Record<string, unknown> {
-  return {
-    scheme: scheme(section),
-    endpoint: section.filled('endpoint'),
-    bucket_name: section.filled('bucket_name'),
-    object_prefix: section.string('object_prefix', ''),
-    access_key_id: section.string('access_key_id', ''),
-    access_key_secret: section.string('access_key_secret', ''),
-    ...common(section),
-  };
-}
-
-function s3(section: Section): Record<string, unknown> {
-  return {
-    scheme: scheme(section),
-    endpoint: section.string('endpoint'),
-    region: section.filled('region'),
-    bucket_name: section.filled('bucket_name'),
-    object_prefix: section.string('object_prefix', ''),
-    access_key_id: section.string('access_key_id', ''),
-    access_key_secret: section.string('access_key_secret', ''),
-    ...common(section),
-  };
-}
-
-function checkedAuth(section: Section): string | null {
-  const auth = section.text('auth')?.trim() ?? '';
-  if (auth === '') return null;
-  if (!Buffer.from(auth, 'base64').toString('utf8').includes(':')) {
-    section.fail('auth', 'must be base64 of user:password');
-  }
-  return auth;
-}
-
 /** Headers of mirrors may hold credentials: wherever the configuration becomes JSON they are left out. */
 function withheld(headers: Record<string, string>): Record<string, string> {
   return Object.defineProperty(headers, 'toJSON', { value: () => ({}), enumerable: false });
@@ -155,11 +87,108 @@ function mirrorsOf(section: Section): Record<string, unknown>[] {
   });
 }
 
+/** Options that the four HTTP backends share. localfs accepts them too: clients write one block for every type. */
+function common(section: Section): Record<string, unknown> {
+  const mirrors = mirrorsOf(section);
+  const outageWait = section.integer('outage_wait', 0, { max: MAX_OUTAGE_WAIT });
+  return {
+    // shown only where they are set: upstream does not know them
+    ...(mirrors.length === 0 ? {} : { mirrors }),
+    ...(outageWait === 0 ? {} : { outage_wait: outageWait }),
+    skip_verify: section.boolean('skip_verify', false),
+    ca_cert_files: section.strings('ca_cert_files'),
+    timeout: section.integer('timeout', 5, U32),
+    connect_timeout: section.integer('connect_timeout', 5, U32),
+    retry_limit: section.integer('retry_limit', 0, U8),
+    proxy: proxyOf(section),
+  };
+}
+
+function localfs(section: Section): LocalfsConfig {
+  const parsed: LocalfsConfig = {
+    blob_file: section.string('blob_file', ''),
+    dir: section.string('dir', ''),
+    alt_dirs: section.strings('alt_dirs'),
+    readahead: section.boolean('readahead', false),
+    readahead_sec: section.integer('readahead_sec', DEFAULT_READAHEAD_SEC, U32),
+  };
+  if (parsed.blob_file === '' && parsed.dir === '') {
+    section.fail('dir', 'is missing: a localfs backend needs `dir` or `blob_file`');
+  }
+  common(section);
+  return parsed;
+}
+
+/** Blobs at offsets of a disk without partitions. */
+function extentsOf(section: Section): { id: string; offset: number; length: number }[] {
+  return section.list('blobs').map((value, index) => {
+    const key = `blobs[${index}]`;
+    if (value === null || typeof value !== 'object' || Array.isArray(value)) {
+      return section.fail(key, 'must be an object');
+    }
+    const blob = new Section(section.document, section.pathOf(key), value as Record<string, unknown>);
+    const bytes = { max: Number.MAX_SAFE_INTEGER };
+    const parsed = {
+      id: blob.filled('id'),
+      offset: blob.integer('offset', 0, bytes),
+      length: blob.integer('length', 0, bytes),
+    };
+    if (parsed.length === 0) blob.fail('length', 'is missing, it must be the bytes of the blob');
+    blob.done();
+    return parsed;
+  });
+}
+
+function localdisk(section: Section): Record<string, unknown> {
+  const blobs = extentsOf(section);
+  return {
+    device_path: section.filled('device_path', ''),
+    disable_gpt: section.boolean('disable_gpt', false),
+    ...(blobs.length === 0 ? {} : { blobs }),
+  };
+}
+
+const scheme = (section: Section): string => section.choice('scheme', ['https', 'http'], 'https');
+
+function oss(section: Section): Record<string, unknown> {
+  return {
+    scheme: scheme(section),
+    endpoint: section.filled('endpoint'),
+    bucket_name: section.filled('bucket_name'),
+    object_prefix: section.string('object_prefix', ''),
+    access_key_id: section.string('access_key_id', ''),
+    access_key_secret: section.string('access_key_secret', ''),
+    ...common(section),
+  };
+}
+
+function s3(section: Section): Record<string, unknown> {
+  const style = section.choice('addressing_style', ['path', 'virtual'], 'path');
+  return {
+    ...(style === 'path' ? {} : { addressing_style: style }),
+    scheme: scheme(section),
+    endpoint: section.string('endpoint'),
+    region: section.filled('region'),
+    bucket_name: section.filled('bucket_name'),
+    object_prefix: section.string('object_prefix', ''),
+    access_key_id: section.string('access_key_id', ''),
+    access_key_secret: section.string('access_key_secret', ''),
+    ...common(section),
+  };
+}
+
+function checkedAuth(section: Section): string | null {
+  const auth = section.text('auth')?.trim() ?? '';
+  if (auth === '') return null;
+  if (!Buffer.from(auth, 'base64').toString('utf8').includes(':')) {
+    section.fail('auth', 'must be base64 of user:password');
+  }
+  return auth;
+}
+
 function registry(section: Section): Record<string, unknown> {
   const token = section.text('registry_token')?.trim() ?? '';
-  const mirrors = mirrorsOf(section);
   return {
-    ...(mirrors.length === 0 ? {} : { mirrors }),
     scheme: scheme(section),
     host: section.filled('host'),
     repo: section.filled('repo'),

@@ -233,7 +233,7 @@ describe('parseConfig', () => {
   it('parseConfig: warns of unknown keys with path and line, not of those real clients write', () => {
     const text = `{
   "device": {
-    "backend": { "type": "localfs", "config": { "dir": "/b", "mirrors": [] } },
+    "backend": { "type": "localfs", "config": { "dir": "/b", "mirrors": [], "bucket": "" } },
     "cache": { "type": "blobcache", "config": { "work_dir": "/c", "compressed": true,
       "wrok_dir": "/d" } },
     "external_backend": {}
@@ -243,7 +243,7 @@ describe('parseConfig', () => {
   "enable_xatr": true
 }`;
     assert.deepEqual(parseConfig(text).warnings, [
-      'unknown key `device.backend.config.mirrors` at line 3 is ignored',
+      'unknown key `device.backend.config.bucket` at line 3 is ignored',
       'unknown key `device.cache.config.wrok_dir` at line 5 is ignored',
       'unknown key `enable_xatr` at line 10 is ignored',
     ]);

@@ -21,7 +21,7 @@ export interface LocalfsConfig {
   readahead_sec: number;
 }
 
-/** `type` names the section that is present; sections of types we do not serve yet are kept as parsed. */
+/** `type` names the section that is present; the readers beside each backend fill in its defaults. */
 export interface BackendConfig {
   type: string;
   localfs: LocalfsConfig | null;

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 
 /** The part of a test context, or the `node:test` module itself, that is used here. */
 export interface AfterHook {
-  after(fn: () => void): void;
+  after(fn: () => void | Promise<void>): void;
 }
 
 const left = new Set<string>();

@@ -3,8 +3,11 @@
 import { UsageError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { BackendConfig } from '../config.ts';
+import { HttpProxyBackend, readHttpProxyConfig } from './http-proxy.ts';
+import { LocaldiskBackend, readLocaldiskConfig } from './localdisk.ts';
 import { LocalfsBackend } from './localfs.ts';
 import type { BackendMeter } from './meter.ts';
+import { OssBackend, readOssConfig, readS3Config, S3Backend } from './object-store.ts';
 import { RegistryBackend } from './registry.ts';
 import { readRegistryConfig } from './registry-config.ts';
 
@@ -12,6 +15,10 @@ import { readRegistryConfig } from './registry-config.ts';
 export interface ReadHow {
   /** true: nobody waits, it is read ahead; fewer retries, lower priority */
   prefetch?: boolean;
+  /** memory that the bytes go to, `length` bytes or more; what is returned is part of it */
+  into?: Uint8Array;
+  /** told as bytes arrive in `into`: how many there are from its start */
+  progress?: (done: number) => void;
 }
 
 /** Settings that change at run time (nydusd.md 5.8). */
@@ -47,20 +54,36 @@ export interface Backend {
   open(blobId: string): Promise<BlobReader>;
   /** Change a setting for the requests to come; backends without it ignore the call. */
   configure?(setting: BackendSetting, value: string): void;
+  /** true while an outage is known: work that nobody waits for should wait */
+  readonly isDown?: boolean;
+  /** Fail reads that wait for an outage to end; before `close`. */
+  giveUp?(): void;
   close(): Promise<void>;
 }
+
+type Section = Record<string, unknown>;
+
+const OPENERS: Record<string, (section: Section, logger: Logger) => Backend> = {
+  localdisk: (section, logger) => new LocaldiskBackend(readLocaldiskConfig(section), logger),
+  oss: (section, logger) => new OssBackend(readOssConfig(section), logger),
+  s3: (section, logger) => new S3Backend(readS3Config(section), logger),
+  registry: (section, logger) => new RegistryBackend(readRegistryConfig(section), logger),
+  'http-proxy': (section, logger) => new HttpProxyBackend(readHttpProxyConfig(section), logger),
+};
 
 /**
  * The backend a configuration asks for.
  *
- * @throws UsageError EINVAL  a type that is not served
+ * @throws UsageError EINVAL  a type that there is not, or whose section is missing
+ * @throws BackendError EIO   a disk that cannot be used
  */
 export function openBackend(config: BackendConfig, logger: Logger): Backend {
-  if (config.type === 'localfs' && config.localfs !== null) return new LocalfsBackend(config.localfs, logger);
-  if (config.type === 'registry' && config.registry !== null) {
-    return new RegistryBackend(readRegistryConfig(config.registry), logger);
-  }
-  throw new UsageError(`backend type ${config.type || '""'} is not supported yet`, {
-    hint: 'localfs and registry are supported',
+  const { type } = config;
+  if (type === 'localfs' && config.localfs !== null) return new LocalfsBackend(config.localfs, logger);
+  const section = config[type as 'oss'] ?? null;
+  const opener = OPENERS[type];
+  if (opener !== undefined && section !== null) return opener(section, logger);
+  throw new UsageError(`no backend of type ${type || '""'} with its settings`, {
+    hint: 'localfs, localdisk, registry, oss, s3 and http-proxy are served',
   });
 }

@@ -3,19 +3,18 @@ import { messageOf, RegistryError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { HttpAnswer, HttpClient } from '../../registry/http.ts';
 import { redactUrl } from '../../registry/redact.ts';
-import type { ProxyConfig } from '../config.ts';
+import { Breaker } from './breaker.ts';
 import { Health } from './health.ts';
-import type { MirrorConfig } from './registry-config.ts';
+import type { HttpConfig, MirrorConfig } from './http-config.ts';
 
 export const USER_AGENT = 'nydusd/1.0.0';
 const HEADER_VARIABLE = 'NYDUS_HEADER_';
 
 export interface RouteOptions {
   http: HttpClient;
-  proxy: ProxyConfig | null;
-  mirrors: readonly MirrorConfig[];
-  timeoutSeconds: number;
-  connectTimeoutSeconds: number;
+  config: HttpConfig;
+  /** answers of the proxy from this status on are asked for again without it */
+  fallbackFrom: 400 | 500;
   logger: Logger;
   clock: () => number;
   env: NodeJS.ProcessEnv;
@@ -59,20 +58,24 @@ export class HttpRoute {
   readonly #mirrors: Mirror[];
   #proxyUrl: string;
   readonly #proxyHealth: Health | undefined;
+  /** a proxy that nobody pings and that is gone is left out for a while */
+  readonly #proxyBreaker: Breaker;
   /** `use_http`: decided by the first URL, then kept */
   #rewrites: boolean | undefined;
 
   constructor(options: RouteOptions) {
-    const { proxy, mirrors, http, clock, logger, connectTimeoutSeconds, timeoutSeconds } = options;
+    const { config, http, clock, logger } = options;
+    const { proxy } = config;
     this.#options = options;
     this.#environment = environmentHeaders(options.env);
     this.#proxyUrl = proxy?.url ?? '';
+    this.#proxyBreaker = new Breaker(clock);
     if (proxy !== null) {
       this.#proxyHealth = new Health({
         pingUrl: proxy.ping_url,
         intervalSeconds: proxy.check_interval,
         pauseSeconds: proxy.check_pause_elapsed,
-        timeoutSeconds: connectTimeoutSeconds,
+        timeoutSeconds: config.connect_timeout,
         belowStatus: 400,
         onlyWhenUnwell: false,
         http,
@@ -84,15 +87,15 @@ export class HttpRoute {
         logger.warn('dragonfly_scheduler_endpoint is not used: requests go to the HTTP proxy of Dragonfly');
       }
     }
-    this.#mirrors = mirrors.map((config) => ({
-      config,
-      url: new URL(config.host),
+    this.#mirrors = config.mirrors.map((mirror) => ({
+      config: mirror,
+      url: new URL(mirror.host),
       failures: 0,
       health: new Health({
-        pingUrl: config.ping_url === '' ? `${config.host.replace(/\/+$/, '')}/v2` : config.ping_url,
-        intervalSeconds: config.health_check_interval,
-        pauseSeconds: config.health_check_pause_elapsed,
-        timeoutSeconds,
+        pingUrl: mirror.ping_url === '' ? `${mirror.host.replace(/\/+$/, '')}/v2` : mirror.ping_url,
+        intervalSeconds: mirror.health_check_interval,
+        pauseSeconds: mirror.health_check_pause_elapsed,
+        timeoutSeconds: config.timeout,
         belowStatus: 500,
         onlyWhenUnwell: true,
         http,
@@ -118,21 +121,23 @@ export class HttpRoute {
    * @throws RegistryError EIO  nobody answered
    */
   async send(request: RouteRequest): Promise<HttpAnswer> {
-    const { proxy, logger } = this.#options;
-    const fallback = proxy?.fallback ?? true;
+    const { config, logger, fallbackFrom } = this.#options;
+    const fallback = config.proxy?.fallback ?? true;
     if (this.hasProxy && !(request.direct && fallback)) {
       const health = this.#proxyHealth;
       health?.use();
-      if (health?.healthy !== false) {
+      if (health?.healthy !== false && (!fallback || this.#proxyBreaker.allows())) {
         try {
           const answer = await this.#through(request);
-          if (answer.status < 500 || !fallback) return answer;
+          this.#proxyBreaker.succeeded();
+          if (answer.status < fallbackFrom || !fallback) return answer;
           await answer.discard();
           logger.debug(`the proxy answered ${answer.status}, asking the origin`);
         } catch (error) {
           request.signal?.throwIfAborted();
           if (!fallback) throw error;
-          logger.warn(`the proxy failed, asking the origin: ${messageOf(error)}`);
+          const out = this.#proxyBreaker.failed() ? `, it is left out for a while` : '';
+          logger.warn(`the proxy failed, asking the origin${out}: ${messageOf(error)}`);
         }
       } else if (!fallback) {
         const place = { method: request.method, url: redactUrl(request.url), status: 0, codes: [] };
@@ -155,21 +160,21 @@ export class HttpRoute {
   }
 
   #to(request: RouteRequest, url: URL, more?: Record<string, string>): Promise<HttpAnswer> {
-    const { http, timeoutSeconds } = this.#options;
+    const { http, config } = this.#options;
     const { method, signal } = request;
     return http.send({
       method,
       url,
       headers: this.#headers(request, more),
       signal,
-      totalTimeoutMs: timeoutSeconds * 1000,
+      totalTimeoutMs: config.timeout * 1000,
     });
   }
 
   #through(request: RouteRequest): Promise<HttpAnswer> {
-    const { http, timeoutSeconds, proxy } = this.#options;
+    const { http, config } = this.#options;
     const { method, signal } = request;
-    this.#rewrites ??= proxy?.use_http === true && request.url.protocol === 'https:';
+    this.#rewrites ??= config.proxy?.use_http === true && request.url.protocol === 'https:';
     const url = this.#rewrites ? new URL(request.url.href.replace('https', 'http')) : request.url;
     const headers = this.#headers(request);
     return http.send({
@@ -177,7 +182,7 @@ export class HttpRoute {
       url,
       headers,
       signal,
-      totalTimeoutMs: timeoutSeconds * 1000,
+      totalTimeoutMs: config.timeout * 1000,
       proxy: this.#proxyUrl,
     });
   }
@@ -192,7 +197,10 @@ export class HttpRoute {
       url.port = mirror.url.port;
       try {
         const answer = await this.#to(request, url, mirror.config.headers);
-        if (answer.status < 500) return answer;
+        if (answer.status < 500) {
+          mirror.failures = 0;
+          return answer;
+        }
         await answer.discard();
       } catch (error) {
         request.signal?.throwIfAborted();

@@ -90,12 +90,12 @@ test('LocalfsBackend: a damaged access log does not matter', async (t) => {
   assert.deepEqual(lines, []);
 });
 
-test('openBackend: other types are refused by name', () => {
+test('openBackend: a type without its section, or no type, is refused by name', () => {
   const none = { localfs: null, localdisk: null, oss: null, s3: null, registry: null, 'http-proxy': null };
-  for (const type of ['registry', 'oss', 's3', 'localdisk', 'http-proxy']) {
+  for (const type of ['registry', 'oss', 's3', 'localdisk', 'http-proxy', 'ftp']) {
     assert.throws(() => openBackend({ type, ...none }, silentLogger), {
       code: 'ERR_NYDUS_USAGE',
-      message: `backend type ${type} is not supported yet`,
+      message: `no backend of type ${type} with its settings`,
     });
   }
 });

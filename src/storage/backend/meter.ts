@@ -1,4 +1,5 @@
-// Counters of one backend, spelled as `/metrics/backend` shows them. Source: nydusd.md 6.3.
+// Counters of one backend, spelled as `/metrics/backend` shows them. Source: nydusd.md 6.3; `outage` is ours.
+import type { OutageMetrics } from './outage.ts';
 
 /** Content of `/metrics/backend`. */
 export interface BackendMetrics {
@@ -14,6 +15,8 @@ export interface BackendMetrics {
   read_count_block_size_dist: number[];
   /** by size bucket, then latency bucket */
   read_latency_sizes_dist: number[][];
+  /** HTTP backends only */
+  outage?: OutageMetrics;
 }
 
 /** Lower bounds of the size buckets after the first, in bytes, inclusive. */
@@ -40,6 +43,8 @@ function zeros(): number[] {
 }
 
 export class BackendMeter {
+  /** set by backends that can be down */
+  outage: (() => OutageMetrics) | undefined;
   #reads = 0;
   #errors = 0;
   #bytes = 0;
@@ -75,6 +80,7 @@ export class BackendMeter {
       read_cumulative_latency_millis_dist: this.#millisBySize.map(Math.floor),
       read_count_block_size_dist: [...this.#countBySize],
       read_latency_sizes_dist: this.#latencyBySize.map((row) => [...row]),
+      ...(this.outage === undefined ? {} : { outage: this.outage() }),
     };
   }
 }

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { tempDir } from '../../../test/support/temporary.ts';
 import { parseConfig, redactConfig } from '../config-parse.ts';
-import { readCaFiles, readRegistryConfig } from './registry-config.ts';
+import { readCaFiles } from './http-config.ts';
+import { readRegistryConfig } from './registry-config.ts';
 
 function text(mirrors: unknown): string {
   const config = {
@@ -38,6 +39,7 @@ test('readRegistryConfig: every key of the parser, mirrors with their defaults',
     timeout: 5,
     connect_timeout: 5,
     retry_limit: 0,
+    outage_wait: 0,
     proxy: null,
     mirrors: [
       {

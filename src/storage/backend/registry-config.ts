@@ -1,23 +1,7 @@
-// The `backend.registry` section as the parser hands it over. Source: blob-and-cache.md 21.1, 21.3, 21.5, 21.10.
-import { readFileSync } from 'node:fs';
-import { messageOf, UsageError } from '../../base/errors.ts';
-import { MAX_CONFIG_SIZE } from '../../base/limits.ts';
-import type { ProxyConfig } from '../config.ts';
+// The `backend.registry` section as the parser hands it over. Source: blob-and-cache.md 21.10.
+import { HTTP_DEFAULTS, type HttpConfig } from './http-config.ts';
 
-/** One row of the mirror table; durations in seconds. */
-export interface MirrorConfig {
-  /** `scheme://host[:port]` */
-  host: string;
-  /** '' = `{host}/v2` */
-  ping_url: string;
-  headers: Record<string, string>;
-  health_check_interval: number;
-  failure_limit: number;
-  health_check_pause_elapsed: number;
-}
-
-/** Durations in seconds, 0 = no limit. */
-export interface RegistryConfig {
+export interface RegistryConfig extends HttpConfig {
   scheme: string;
   host: string;
   repo: string;
@@ -26,16 +10,10 @@ export interface RegistryConfig {
   registry_token: string | null;
   blob_url_scheme: string;
   blob_redirected_host: string;
-  skip_verify: boolean;
-  ca_cert_files: string[];
-  timeout: number;
-  connect_timeout: number;
-  retry_limit: number;
-  proxy: ProxyConfig | null;
-  mirrors: MirrorConfig[];
 }
 
 const DEFAULTS: RegistryConfig = {
+  ...HTTP_DEFAULTS,
   scheme: 'https',
   host: '',
   repo: '',
@@ -43,32 +21,9 @@ const DEFAULTS: RegistryConfig = {
   registry_token: null,
   blob_url_scheme: '',
   blob_redirected_host: '',
-  skip_verify: false,
-  ca_cert_files: [],
-  timeout: 5,
-  connect_timeout: 5,
-  retry_limit: 0,
-  proxy: null,
-  mirrors: [],
 };
 
 /** Types and values were checked by the parser (config-parse-backend.ts); this fills in what is absent. */
 export function readRegistryConfig(section: Record<string, unknown>): RegistryConfig {
   return { ...DEFAULTS, ...(section as Partial<RegistryConfig>) };
-}
-
-/** PEM texts of CA files. @throws UsageError EINVAL  a file cannot be read, is too large or has no certificate */
-export function readCaFiles(paths: readonly string[]): string[] {
-  return paths.map((path) => {
-    let text: string;
-    try {
-      text = readFileSync(path, 'utf8');
-    } catch (error) {
-      throw new UsageError(`cannot read the CA certificate ${path}: ${messageOf(error)}`, { cause: error });
-    }
-    if (text.length > MAX_CONFIG_SIZE || !text.includes('-----BEGIN CERTIFICATE-----')) {
-      throw new UsageError(`${path} has no PEM certificate`, { hint: 'ca_cert_files names PEM files' });
-    }
-    return text;
-  });
 }

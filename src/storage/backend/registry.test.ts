@@ -5,7 +5,13 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { backendSuite, SUITE_BLOB, SUITE_BLOB_ID } from '../../../test/conformance/backend-suite.ts';
+import {
+  backendSuite,
+  SUITE_BLOB,
+  SUITE_BLOB_ID,
+  type HttpSuite,
+} from '../../../test/conformance/backend-suite.ts';
+import { BlobServer } from '../../../test/support/blob-server.ts';
 import { collectingLogger } from '../../../test/conformance/cache-suite.ts';
 import type { AfterHook } from '../../../test/support/temporary.ts';
 import { tempDir } from '../../../test/support/temporary.ts';
@@ -68,7 +74,26 @@ async function first(backend: RegistryBackend, length = 10): Promise<Buffer> {
   return Buffer.from(await (await backend.open(SUITE_BLOB_ID)).read(0, length));
 }
 
-backendSuite('registry', async (t) => backendAt(t, await serve(t, blob)));
+const suite: HttpSuite = {
+  make: async (t, settings) => {
+    let token = 'OLD';
+    const server: BlobServer = await BlobServer.start(t, {
+      authorize: (request) => (request.headers.authorization === `Bearer ${token}` ? 0 : 401),
+      find: ({ url }) => (url === `/v2/lib/app/blobs/sha256:${SUITE_BLOB_ID}` ? SUITE_BLOB : undefined),
+    });
+    const tokens = await serve(t, (_, response) => void response.end(JSON.stringify({ token })));
+    const refuse = server.serve.bind(server);
+    server.serve = (request, response): void => {
+      const challenge = `Bearer realm="http://${tokens}/token",service="s"`;
+      response.setHeader('WWW-Authenticate', challenge);
+      refuse(request, response);
+    };
+    const backend = backendAt(t, server.host, { registry_token: 'OLD', ...settings });
+    // nobody tells the backend: it asks for a new token
+    return { backend, server, expire: () => void (token = 'NEW') };
+  },
+};
+backendSuite('registry', async (t) => (await suite.make(t, {})).backend, suite);
 
 backendSuite('registry that redirects', async (t) => {
   const data = await serve(t, blob);
@@ -234,7 +259,7 @@ const WRONG: Record<string, Answer> = {
     void response.writeHead(206, { 'Content-Range': 'bytes 0-9/300000' }).end(SUITE_BLOB.subarray(0, 9)),
   'a body that breaks off': (_, response) => {
     response.writeHead(206, { 'Content-Range': 'bytes 0-9/300000', 'Content-Length': 10 });
-    response.write('abc', () => response.destroy());
+    response.write(SUITE_BLOB.subarray(0, 3), () => response.destroy());
   },
   'status 500': (_, response) => void response.writeHead(500).end(),
 };
@@ -265,8 +290,10 @@ test('RegistryBackend: a range that the server cuts short is read on', async (t)
 test('RegistryBackend: a server that drips is given up in the configured time', async (t) => {
   const timers: NodeJS.Timeout[] = [];
   t.after(() => timers.forEach(clearInterval));
-  const host = await serve(t, (_, response) => {
-    response.writeHead(206, { 'Content-Range': 'bytes 0-9999/300000', 'Content-Length': 10_000 });
+  const host = await serve(t, (request, response) => {
+    const start = Number(/(\d+)-/.exec(request.headers.range ?? '')?.[1]);
+    const range = `bytes ${start}-9999/300000`;
+    response.writeHead(206, { 'Content-Range': range, 'Content-Length': 10_000 - start });
     timers.push(setInterval(() => response.write('x'), 50));
   });
   const backend = backendAt(t, host, { timeout: 1 });

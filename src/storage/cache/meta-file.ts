@@ -132,7 +132,9 @@ async function fetchWithRetry(reader: BlobReader, blob: BlobInfo, logger: Logger
       openFetched(bytes, blob);
       return bytes;
     } catch (error) {
-      if (attempt >= ATTEMPTS || error instanceof UsageError) throw error;
+      // the backend has its own retries, and waits for outages
+      const final = error instanceof UsageError || error instanceof BackendError;
+      if (attempt >= ATTEMPTS || final) throw error;
       logger.warn(
         `blob ${blob.id}: attempt ${attempt} to load its compression information failed: ${messageOf(error)}`,
       );
