@@ -45,6 +45,9 @@ export interface StoreCounters {
   uncompressedBytes: number;
   dedupBytes: number;
   dedupChunks: number;
+  /** those of them that a dictionary or parent image has */
+  foreignBytes: number;
+  foreignChunks: number;
 }
 
 /** Takes the jobs of one blob, one after the other in source order. */
@@ -63,7 +66,13 @@ export class ChunkPlacer {
   storedBytes = 0;
   /** end of the uncompressed space */
   uncompressedEnd = 0;
-  readonly counters: StoreCounters = { uncompressedBytes: 0, dedupBytes: 0, dedupChunks: 0 };
+  readonly counters: StoreCounters = {
+    uncompressedBytes: 0,
+    dedupBytes: 0,
+    dedupChunks: 0,
+    foreignBytes: 0,
+    foreignChunks: 0,
+  };
 
   constructor(options: PlaceOptions, parts: PlaceParts) {
     this.#options = options;
@@ -159,7 +168,13 @@ export class ChunkPlacer {
 
   #find(key: string, records: JobRecords, record: number, size: number): TreeChunk | undefined {
     const { foreignChunk } = this.#parts;
-    const known = foreignChunk?.(records.digest(record), size) ?? this.#known.get(key);
+    const foreign = foreignChunk?.(records.digest(record), size);
+    if (foreign !== undefined) {
+      this.counters.foreignBytes += size;
+      this.counters.foreignChunks++;
+      return foreign;
+    }
+    const known = this.#known.get(key);
     return known !== undefined && (known.uncompressedSize === 0 || known.uncompressedSize === size)
       ? known
       : undefined;

@@ -18,7 +18,7 @@ import { ChunkStore } from './chunk-store.ts';
 import { CiBuilder } from './ci-builder.ts';
 import { readAll, storeFiles, storeWhileReading, type DataRun } from './directory-data.ts';
 import { numberTree, type NumberedTree } from './numbering.ts';
-import type { BuildContext, BuildResult, CreateOptions } from './options.ts';
+import type { BuildContext, BuildParts, BuildResult, CreateOptions } from './options.ts';
 import { overlay } from './overlay.ts';
 import { WorkerPool } from './pool.ts';
 import { ProgressMeter } from './progress-meter.ts';
@@ -26,10 +26,19 @@ import { storageOrder } from './prefetch-table.ts';
 import { openScan } from './source-dir.ts';
 import { readTarTree } from './source-tar.ts';
 
+/** Workers for builds with these options. */
+export function newBuildPool(
+  options: Pick<CreateOptions, 'chunkSize' | 'compressor' | 'digester' | 'batchSize' | 'threads'>,
+): WorkerPool {
+  const { chunkSize, compressor, digester, batchSize, threads } = options;
+  return new WorkerPool({ chunkSize, compressor, digester, batchLimit: batchSize / 2 }, threads);
+}
+
 /** One build: everything that must be closed or removed when it fails. */
 class Build {
   readonly #options: CreateOptions;
   readonly #context: BuildContext;
+  readonly #parts: BuildParts;
   readonly #trace = new BuildTrace();
   readonly #meter: ProgressMeter;
   readonly #pool: WorkerPool;
@@ -39,25 +48,21 @@ class Build {
   #parent: ParentImage | undefined;
   #dictionary: ChunkDictionary | undefined;
 
-  constructor(options: CreateOptions, context: BuildContext) {
+  constructor(options: CreateOptions, context: BuildContext, parts: BuildParts) {
     this.#options = options;
     this.#context = context;
+    this.#parts = parts;
     this.#meter = new ProgressMeter(context.progress);
     this.#row = newBlobRow(options);
-    this.#pool = new WorkerPool(
-      {
-        chunkSize: options.chunkSize,
-        compressor: options.compressor,
-        digester: options.digester,
-        batchLimit: options.batchSize / 2,
-      },
-      options.threads,
-    );
+    this.#pool = parts.pool ?? newBuildPool(options);
   }
 
   async run(): Promise<BuildResult> {
     const { signal } = this.#context;
-    const stop = (): void => this.#pool.abort(signal.reason);
+    const shared = this.#parts.pool !== undefined;
+    const stop = (): void => {
+      if (!shared) this.#pool.abort(signal.reason);
+    };
     signal.addEventListener('abort', stop);
     let aborted: (() => void) | undefined;
     try {
@@ -75,7 +80,7 @@ class Build {
     } finally {
       signal.removeEventListener('abort', stop);
       if (aborted !== undefined) signal.removeEventListener('abort', aborted);
-      await this.#pool.close();
+      if (!shared) await this.#pool.close();
       this.#parent?.opened.close();
     }
   }
@@ -118,7 +123,10 @@ class Build {
     if (options.inlineMeta) {
       this.#row.id = PLACEHOLDER_BLOB_ID;
       this.#row.compressedSize = stream.position;
-      await this.#trace.measure('dump_bootstrap', async () => sections.addBootstrap(bootstrap()));
+      await this.#trace.measure('dump_bootstrap', async () => {
+        this.#inlined = bootstrap();
+        await sections.addBootstrap(this.#inlined);
+      });
     }
     if (options.blobToc && hasBlob) {
       const toc = await sections.addToc();
@@ -145,9 +153,11 @@ class Build {
   }
 
   #sections: SectionWriter | undefined;
+  #inlined: Buffer | undefined;
 
   async #openTarget(): Promise<ByteTarget | undefined> {
     const { blob, blobDir, blobCacheDir } = this.#options;
+    if (this.#parts.output !== undefined) return this.#parts.output;
     if (blob !== undefined) return fileTarget(blob);
     if (blobCacheDir !== undefined) return undefined;
     if (blobDir !== undefined) return directoryTarget(blobDir);
@@ -200,6 +210,7 @@ class Build {
           { version: options.version, chunkSize: options.chunkSize, layer },
           store,
           this.#context,
+          this.#parts.input,
         );
         await store.finish();
         return read.root;
@@ -323,7 +334,7 @@ class Build {
   }
 
   #result(counters: StoreCounters, table: BlobTable, bootstrap: string, blobSize: number): BuildResult {
-    const { uncompressedBytes, dedupBytes, dedupChunks } = counters;
+    const { uncompressedBytes, dedupBytes, dedupChunks, foreignBytes, foreignChunks } = counters;
     this.#trace.count('blob_uncompressed_size', uncompressedBytes);
     this.#trace.count('dedup_uncompressed_size', dedupBytes);
     this.#trace.count('dedup_chunks', dedupChunks);
@@ -335,6 +346,8 @@ class Build {
       version: this.#options.version,
       compressor: this.#options.compressor,
       blobSize,
+      inlineBootstrap: this.#inlined,
+      foreign: { chunks: foreignChunks, bytes: foreignBytes },
       consumedTime: this.#trace.consumedTime,
       events: this.#trace.events,
     };
@@ -344,10 +357,15 @@ class Build {
 /**
  * Build an image.
  *
+ * @param parts streams and workers of the caller, in place of paths and of workers for this build alone
  * @throws UsageError   the source, a target or an option cannot be used
  * @throws FormatError  the tar, the parent image or the dictionary breaks its format
  * @throws the reason of `context.signal` when it was aborted; nothing that looks finished is left
  */
-export function createImage(options: CreateOptions, context: BuildContext): Promise<BuildResult> {
-  return new Build(options, context).run();
+export function createImage(
+  options: CreateOptions,
+  context: BuildContext,
+  parts: BuildParts = {},
+): Promise<BuildResult> {
+  return new Build(options, context, parts).run();
 }

@@ -1,6 +1,8 @@
 // What a build is asked to do. The command line fills these after its own checks; library users fill them directly.
 import type { CompressorName, DigesterName } from '../codec/algorithms.ts';
 import type { Logger } from '../base/log.ts';
+import type { ByteTarget } from './blob-output.ts';
+import type { WorkerPool } from './pool.ts';
 
 export type SourceType = 'dir-rafs' | 'tar-rafs' | 'targz-rafs';
 export type WhiteoutSpec = 'oci' | 'overlayfs' | 'none';
@@ -53,6 +55,16 @@ export interface CreateOptions {
   threads: number;
 }
 
+/** What a caller gives a build in place of paths, and of what the build would make for itself. */
+export interface BuildParts {
+  /** bytes of the archive, compressed or not; `source` then only names it */
+  input?: AsyncIterable<Uint8Array> | undefined;
+  /** where the blob goes, whatever `blob`, `blobDir` and `blobCacheDir` say */
+  output?: ByteTarget | undefined;
+  /** workers shared with other builds, made by `newBuildPool` of the same options; the caller closes them */
+  pool?: WorkerPool | undefined;
+}
+
 export interface MergeOptions {
   sources: string[];
   bootstrap: string | undefined;
@@ -79,6 +91,10 @@ export interface BuildResult {
   compressor: CompressorName;
   /** size of the data blob that was written, 0 when none */
   blobSize: number;
+  /** the metadata, when it is inlined */
+  inlineBootstrap?: Buffer | undefined;
+  /** chunks that another image has (dictionary or parent), and their plain bytes */
+  foreign?: { chunks: number; bytes: number };
   /** result file keys (nydus-image 1.5): seconds by point, counters by event */
   consumedTime: Record<string, number>;
   events: Record<string, number | string>;

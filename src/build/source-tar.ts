@@ -50,7 +50,7 @@ async function* joined(head: Uint8Array, rest: Chunks): AsyncGenerator<Uint8Arra
 }
 
 /** Decompressed bytes of an input that is gzip or zstd, by its first bytes; else the bytes themselves. */
-async function* decoded(input: Chunks, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+export async function* decodedTar(input: Chunks, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const head = await readHead(input);
   const whole = joined(head, input);
   let decoder: ReturnType<typeof createGunzip> | ReturnType<typeof createZstdDecompress>;
@@ -100,20 +100,23 @@ function drained(decoder: NodeJS.EventEmitter & { destroyed: boolean }, signal: 
  */
 async function* readArchive(
   source: string,
+  input: AsyncIterable<Uint8Array> | undefined,
   count: (bytes: number) => void,
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
-  const stream: Readable = createReadStream(source, { highWaterMark: READ_SIZE, signal });
+  const file: Readable | undefined =
+    input === undefined ? createReadStream(source, { highWaterMark: READ_SIZE, signal }) : undefined;
+  const chunks = input ?? (file as AsyncIterable<Uint8Array>);
   const counted = (async function* () {
-    for await (const chunk of stream as AsyncIterable<Uint8Array>) {
+    for await (const chunk of chunks) {
       count(chunk.length);
       yield chunk;
     }
   })();
   try {
-    yield* decoded(counted, signal);
+    yield* decodedTar(counted, signal);
   } finally {
-    stream.destroy();
+    file?.destroy();
   }
 }
 
@@ -140,6 +143,7 @@ const PROGRESS_MS = 50;
 /**
  * Read a tar archive, plain, gzip or zstd, and store its file data through the sink in archive order.
  *
+ * @param input bytes of the archive; undefined = the file `source` is read
  * @throws FormatError  the archive is none, or breaks a limit
  * @throws UsageError exit 1  it holds what an image cannot
  */
@@ -148,13 +152,14 @@ export async function readTarTree(
   options: TarOptions,
   sink: ChunkSink,
   context: BuildContext,
+  input?: AsyncIterable<Uint8Array>,
 ): Promise<TarResult> {
-  const totalBytes = checkSource(source);
+  const totalBytes = input === undefined ? checkSource(source) : 0;
   const tree = new TarTree(options, context.logger);
   const parser = new TarParser();
   let inputBytes = 0;
   let reported = 0;
-  for await (const bytes of readArchive(source, (count) => (inputBytes += count), context.signal)) {
+  for await (const bytes of readArchive(source, input, (count) => (inputBytes += count), context.signal)) {
     context.signal.throwIfAborted();
     parser.feed(bytes);
     for (let event = parser.next(); event !== undefined; event = parser.next()) {

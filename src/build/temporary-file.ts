@@ -36,6 +36,17 @@ function startOf(pid: number): string | undefined {
   return stat === '' ? undefined : stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
 }
 
+/** This process, told from every other one: for files that say who works with a directory. */
+export function processMark(): string {
+  return `${place()}-${process.pid}-${startOf(process.pid) ?? '0'}`;
+}
+
+/** Whether the process of a mark runs on this machine. Marks of other machines and earlier boots are of none. */
+export function processRuns(mark: string): boolean {
+  const [where, pid, start] = mark.trim().split('-');
+  return where === place() && /^[0-9]{1,9}$/.test(pid ?? '') && startOf(Number(pid)) === start;
+}
+
 /** A name beside `path` for a file that is not finished. */
 export function temporaryName(path: string): string {
   const start = startOf(process.pid) ?? '0';

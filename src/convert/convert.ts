@@ -2,34 +2,45 @@
 // platform's layers are merged. Source: nydus-image-and-nydusify.md 7, 9.1.
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { FormatError, messageOf } from '../base/errors.ts';
+import { FormatError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { newBuildPool } from '../build/create.ts';
 import { mergeImages } from '../build/merge.ts';
+import type { WorkerPool } from '../build/pool.ts';
 import { writeBootstrapLayer } from './bootstrap-layer.ts';
-import { convertLayer, type BlobOptions, type ConvertedLayer, type LayerContext } from './layer.ts';
+import { Gate } from './gate.ts';
+import { LayerConverter, type ConvertedLayer, type RetryOptions } from './layer-converter.ts';
+import { layerOptions, type BlobOptions } from './layer.ts';
 import { imageDocuments, indexDocument, type ManifestOptions } from './manifest.ts';
 import { hexOf, type Descriptor } from './oci.ts';
 import { showPlatform, type PlatformSpec } from './platform.ts';
 import { selectImages, type SelectedImage, type Selection } from './select.ts';
 import type { ImageSource } from './source.ts';
+import type { ConvertState } from './state.ts';
 import type { ImageTarget } from './target.ts';
 
-/**
- * Layers in work at a time. Each holds one thread of libuv's pool of four while it waits for its source; the others
- * must go on reading and writing. Workers of a build use all cores already.
- */
-const LAYERS_AT_ONCE = 2;
+/** Layers in work at a time: while one waits for the network the others keep the cores busy; each takes some 40 MB. */
+const LAYERS_AT_ONCE = 3;
 
 /** What happens, for progress displays and `--progress json`. Sizes are bytes, as stored. */
 export type ConvertEvent =
   | { event: 'image'; platform: string; digest: string; layers: number; size: number }
   | { event: 'layer'; state: 'converting' | 'pushing'; digest: string; done: number; size: number }
-  | { event: 'layer'; state: 'done'; digest: string; size: number; target: string; targetSize: number }
+  | {
+      event: 'layer';
+      state: 'done';
+      digest: string;
+      size: number;
+      target: string;
+      targetSize: number;
+      /** built now, or there from an earlier run or in the build cache */
+      how: 'built' | 'resumed' | 'cached';
+    }
   | { event: 'merge'; platform: string }
   | { event: 'done'; digest: string; mediaType: string; size: number };
 
 export interface ConvertOptions
-  extends BlobOptions, Pick<ManifestOptions, 'oci' | 'withReferrer' | 'sourceReference'> {
+  extends BlobOptions, RetryOptions, Pick<ManifestOptions, 'oci' | 'withReferrer' | 'sourceReference'> {
   /** undefined = all */
   platforms: PlatformSpec[] | undefined;
 }
@@ -38,8 +49,10 @@ export interface ConvertContext {
   logger: Logger;
   signal: AbortSignal;
   progress: (event: ConvertEvent) => void;
-  /** an empty directory of this run */
+  /** a directory of this run */
   workDir: string;
+  /** what an earlier run left, and what this one leaves */
+  state: ConvertState;
 }
 
 /** Sizes in bytes, times in milliseconds; filled in as work goes on, also when it fails. */
@@ -49,32 +62,24 @@ export interface ConvertMetrics {
   sourcePullMs: number;
   conversionMs: number;
   targetPushMs: number;
+  /** layers that an earlier run had done */
+  resumedLayers: number;
+  /** chunks that a dictionary has, and their plain bytes */
+  dictionaryChunks: number;
+  dictionaryBytes: number;
 }
 
 export function newMetrics(): ConvertMetrics {
-  return { sourceImageSize: 0, targetImageSize: 0, sourcePullMs: 0, conversionMs: 0, targetPushMs: 0 };
-}
-
-/** Lets `width` works run at a time. */
-class Gate {
-  #free: number;
-  readonly #waiting: (() => void)[] = [];
-
-  constructor(width: number) {
-    this.#free = width;
-  }
-
-  async run<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#free > 0) this.#free--;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    try {
-      return await work();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#free++;
-      else next();
-    }
-  }
+  return {
+    sourceImageSize: 0,
+    targetImageSize: 0,
+    sourcePullMs: 0,
+    conversionMs: 0,
+    targetPushMs: 0,
+    resumedLayers: 0,
+    dictionaryChunks: 0,
+    dictionaryBytes: 0,
+  };
 }
 
 class Conversion {
@@ -84,6 +89,8 @@ class Conversion {
   readonly #context: ConvertContext;
   readonly #metrics: ConvertMetrics;
   readonly #gate = new Gate(LAYERS_AT_ONCE);
+  readonly #pool: WorkerPool;
+  readonly #converter: LayerConverter;
   /** by digest of the source layer: platforms share layers, and images repeat empty ones */
   readonly #layers = new Map<string, Promise<ConvertedLayer>>();
   readonly #stop = new AbortController();
@@ -104,6 +111,17 @@ class Conversion {
     this.#context = context;
     this.#metrics = metrics;
     this.#signal = AbortSignal.any([context.signal, this.#stop.signal]);
+    this.#pool = newBuildPool(layerOptions(options, undefined));
+    this.#converter = new LayerConverter({
+      options,
+      source,
+      target,
+      context,
+      metrics,
+      signal: this.#signal,
+      pool: this.#pool,
+      chunkDict: undefined,
+    });
   }
 
   async run(): Promise<Descriptor> {
@@ -115,6 +133,8 @@ class Conversion {
       await Promise.allSettled(this.#layers.values());
       this.#context.signal.throwIfAborted();
       throw error;
+    } finally {
+      await this.#pool.close();
     }
   }
 
@@ -180,53 +200,11 @@ class Conversion {
     const known = this.#layers.get(layer.digest);
     if (known !== undefined) return known;
     const before = this.#lastPut;
-    const work = this.#gate.run(() => this.#convertAndPut(layer, before));
+    const work = this.#gate.run(() => this.#converter.convert(layer, before));
     if (this.#target.ordered) this.#lastPut = work.catch(() => {});
     this.#layers.set(layer.digest, work);
     work.catch((error: unknown) => this.#stop.abort(error));
     return work;
-  }
-
-  async #convertAndPut(layer: Descriptor, before: Promise<unknown>): Promise<ConvertedLayer> {
-    const { digest, size } = layer;
-    const { progress } = this.#context;
-    this.#signal.throwIfAborted();
-    progress({ event: 'layer', state: 'converting', digest, done: 0, size });
-    const converted = await this.#convertLayer(layer);
-    await before;
-    const { descriptor, file } = converted;
-    progress({ event: 'layer', state: 'pushing', digest, done: 0, size: descriptor.size });
-    await this.#timedPut(() => this.#target.putFile(file, descriptor, this.#signal));
-    this.#metrics.targetImageSize += descriptor.size;
-    progress({
-      event: 'layer',
-      state: 'done',
-      digest,
-      size,
-      target: descriptor.digest,
-      targetSize: descriptor.size,
-    });
-    return converted;
-  }
-
-  async #convertLayer(layer: Descriptor): Promise<ConvertedLayer> {
-    const { digest, size } = layer;
-    const { logger, workDir, progress } = this.#context;
-    const context: LayerContext = {
-      logger,
-      signal: this.#signal,
-      workDir,
-      blobDir: this.#target.blobDir,
-      progress: ({ phase, bytes }) => {
-        if (phase === 'data') progress({ event: 'layer', state: 'converting', digest, done: bytes, size });
-      },
-    };
-    try {
-      return await convertLayer(this.#source.layer(layer), hexOf(digest), this.#options, context);
-    } catch (error) {
-      if (!(error instanceof FormatError)) throw error;
-      throw new FormatError({ struct: `layer ${digest}` }, messageOf(error), { cause: error });
-    }
   }
 
   async #convertImage(

@@ -1,18 +1,18 @@
-// One source layer becomes one nydus blob: data, compression information and the layer's own bootstrap in one file.
+// One source layer becomes one nydus blob: data, compression information and the layer's own bootstrap in one stream,
+// which goes to a file or straight to where blobs are pushed.
 // Source: nydus-image-and-nydusify.md 6 (pack tar, normal), 7.2; blob-and-cache.md 3.
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { open, rm, writeFile } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { FormatError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { fileTarget, type ByteTarget } from '../build/blob-output.ts';
 import { createImage } from '../build/create.ts';
-import type { BuildProgress } from '../build/options.ts';
+import type { BuildProgress, CreateOptions } from '../build/options.ts';
+import type { WorkerPool } from '../build/pool.ts';
 import type { CompressorName } from '../codec/algorithms.ts';
-import { makeFifo } from '../native/fifo.ts';
-import { loadInlineBootstrap } from '../rafs/open-inline.ts';
-import { feedFifo, retireFifo } from './fifo-feed.ts';
-import { Annotation, MediaType, type Descriptor } from './oci.ts';
 import { drain, type LayerInput } from './source.ts';
+import type { BlobStreamTarget } from './target.ts';
 
 /** How blobs are built; the same for all layers of an image. */
 export interface BlobOptions {
@@ -24,154 +24,162 @@ export interface BlobOptions {
   prefetchPatterns: string[];
 }
 
-/** A converted layer. */
-export interface ConvertedLayer {
-  /** as the manifest lists it */
-  descriptor: Descriptor;
-  /** the blob; whoever takes the layer moves or removes it */
-  file: string;
-  /** the layer's bootstrap, named by the digest of the blob: a merge takes blob ids from file names */
-  bootstrap: string;
+/** A layer that was built. */
+export interface BuiltLayer {
+  /** of the whole blob */
+  digest: string;
+  size: number;
+  /** the layer's bootstrap */
+  bootstrap: Buffer;
+  /** the blob; undefined when it was pushed as it was made */
+  file: string | undefined;
+  /** what a chunk dictionary saved */
+  saved: { chunks: number; bytes: number };
 }
 
 export interface LayerContext {
   logger: Logger;
   signal: AbortSignal;
   progress: (event: BuildProgress) => void;
-  /** where blobs are built */
+  /** where blobs are built that do not go out as they are made */
   blobDir: string;
-  /** where layer bootstraps and pipes are */
-  workDir: string;
+  /** workers for all layers */
+  pool: WorkerPool | undefined;
+  /** path of the bootstrap of a chunk dictionary */
+  chunkDict: string | undefined;
 }
 
-async function digestFile(path: string, signal: AbortSignal): Promise<{ hex: string; size: number }> {
-  const hash = createHash('sha256');
-  let size = 0;
-  for await (const chunk of createReadStream(path, {
-    highWaterMark: 1024 * 1024,
-    signal,
-  }) as AsyncIterable<Buffer>) {
-    hash.update(chunk);
-    size += chunk.length;
-  }
-  return { hex: hash.digest('hex'), size };
-}
-
-async function extractBootstrap(blob: string, size: number, to: string): Promise<void> {
-  const file = await open(blob, 'r');
-  try {
-    const { bytes } = await loadInlineBootstrap(async (start, end) => {
-      const part = Buffer.alloc(end - start);
-      const { bytesRead } = await file.read(part, 0, part.length, start);
-      return part.subarray(0, bytesRead);
-    }, size);
-    await writeFile(to, bytes);
-  } finally {
-    await file.close();
-  }
-}
-
-/** Run build and feed together: the first failure ends the other, and is what the caller sees. */
-async function together(
-  build: (signal: AbortSignal) => Promise<unknown>,
-  feed: (signal: AbortSignal) => Promise<unknown>,
-  fifo: string,
-  signal: AbortSignal,
-): Promise<void> {
-  const stop = new AbortController();
-  const both = AbortSignal.any([signal, stop.signal]);
-  const guard = async (work: Promise<unknown>): Promise<void> => {
-    try {
-      await work;
-    } catch (error) {
-      if (!stop.signal.aborted) stop.abort(error);
-      throw error;
-    }
+/** What `create` is asked for a layer. Source: nydus-image-and-nydusify.md 6. */
+export function layerOptions(options: BlobOptions, chunkDict: string | undefined): CreateOptions {
+  return {
+    source: 'layer',
+    type: 'tar-rafs',
+    ...options,
+    alignedChunk: options.alignedChunk || options.version === 6,
+    digester: 'blake3',
+    // marker files stay entries of the layer: the merge resolves them
+    whiteoutSpec: 'none',
+    prefetchPolicy: 'fs',
+    repeatable: false,
+    blobToc: options.version === 6,
+    inlineMeta: true,
+    blobId: undefined,
+    blobOffset: 0,
+    blob: undefined,
+    blobDir: undefined,
+    blobCacheDir: undefined,
+    bootstrap: undefined,
+    parentBootstrap: undefined,
+    chunkDict,
+    threads: 0,
   };
-  const feeding = guard(feed(both));
-  // EPIPE only says that the reader went away: why, the build knows
-  const building = guard(build(both)).catch(async (error: unknown) => {
-    await retireFifo(fifo);
+}
+
+/** Digests and counts what goes to another target. */
+class DigestedTarget implements ByteTarget {
+  readonly #inner: ByteTarget;
+  readonly #hash = createHash('sha256');
+  size = 0;
+
+  constructor(inner: ByteTarget) {
+    this.#inner = inner;
+  }
+
+  async write(parts: Uint8Array[]): Promise<void> {
+    const writing = this.#inner.write(parts);
+    for (const part of parts) {
+      this.#hash.update(part);
+      this.size += part.length;
+    }
+    await writing;
+  }
+
+  publish(name: string | undefined): Promise<void> {
+    return this.#inner.publish(name);
+  }
+
+  discard(): Promise<void> {
+    return this.#inner.discard();
+  }
+
+  digest(): string {
+    return `sha256:${this.#hash.digest('hex')}`;
+  }
+}
+
+/** Pass chunks through, and say when all of them came: only then were they verified. */
+async function* tracked(chunks: AsyncIterable<Uint8Array>, onEnd: () => void): AsyncGenerator<Uint8Array> {
+  yield* chunks;
+  onEnd();
+}
+
+/** Give the layer to `read`; when that is through, all of the layer has been verified. */
+export async function readVerified<T>(
+  layer: LayerInput,
+  signal: AbortSignal,
+  read: (chunks: AsyncIterable<Uint8Array>) => Promise<T>,
+): Promise<T> {
+  let complete = false;
+  const input = tracked(layer.open(signal), () => (complete = true));
+  let result: T;
+  try {
+    result = await read(input);
+  } catch (error) {
+    // bytes that changed on the way break a format, too: then that is the better explanation
+    if (error instanceof FormatError && !signal.aborted) await drain(layer.open(signal));
     throw error;
-  });
-  const [built, fed] = await Promise.allSettled([building, feeding]);
-  signal.throwIfAborted();
-  const piped = fed.status === 'rejected' && (fed.reason as NodeJS.ErrnoException).code === 'EPIPE';
-  if (fed.status === 'rejected' && !piped) throw fed.reason;
-  if (built.status === 'rejected') throw built.reason;
-  if (fed.status === 'rejected') throw fed.reason;
+  }
+  // a decoder stops at the end of its stream, bytes behind it are still the layer's
+  if (!complete) await drain(layer.open(signal));
+  return result;
 }
 
 /**
- * Convert a layer.
+ * Build a layer.
  *
  * @param name what the layer's files are called while it is in work; unique in this run
+ * @param stream takes the blob as it is made; undefined: it becomes a file in `blobDir`
  * @throws IntegrityError the layer's bytes are not what its descriptor says
  * @throws FormatError    they are no tar
+ * @throws RegistryError  source or stream failed
  */
-export async function convertLayer(
+export async function buildLayer(
   layer: LayerInput,
   name: string,
   options: BlobOptions,
   context: LayerContext,
-): Promise<ConvertedLayer> {
-  const { signal, logger, progress, blobDir, workDir } = context;
-  const blob = join(blobDir, `${name}.blob`);
-  const build = (source: string) => (stop: AbortSignal) =>
-    createImage(
-      {
-        source,
-        type: 'tar-rafs',
-        ...options,
-        alignedChunk: options.alignedChunk || options.version === 6,
-        digester: 'blake3',
-        // marker files stay entries of the layer: the merge resolves them
-        whiteoutSpec: 'none',
-        prefetchPolicy: 'fs',
-        repeatable: false,
-        blobToc: options.version === 6,
-        inlineMeta: true,
-        blobId: undefined,
-        blobOffset: 0,
-        blob,
-        blobDir: undefined,
-        blobCacheDir: undefined,
-        bootstrap: undefined,
-        parentBootstrap: undefined,
-        chunkDict: undefined,
-        threads: 0,
-      },
-      { logger, signal: stop, progress },
+  stream?: BlobStreamTarget,
+): Promise<BuiltLayer> {
+  const { signal, logger, progress, blobDir, pool, chunkDict } = context;
+  const file = join(blobDir, `${name}.blob`);
+  const build = async (output: ByteTarget): Promise<Pick<BuiltLayer, 'bootstrap' | 'saved'>> => {
+    const { inlineBootstrap, foreign } = await readVerified(layer, signal, (input) =>
+      createImage(layerOptions(options, chunkDict), { logger, signal, progress }, { input, output, pool }),
     );
-  try {
-    const path = await layer.path();
-    if (path !== undefined) {
-      await drain(layer.open(signal));
-      await build(path)(signal);
-    } else {
-      const fifo = join(workDir, `${name}.fifo`);
-      makeFifo(fifo, 0o640);
-      try {
-        await together(build(fifo), (stop) => feedFifo(fifo, layer.open(stop), stop), fifo, signal);
-      } finally {
-        await rm(fifo, { force: true });
-      }
+    if (inlineBootstrap === undefined)
+      throw new FormatError({ struct: 'layer' }, 'was built without a bootstrap');
+    return { bootstrap: inlineBootstrap, saved: foreign ?? { chunks: 0, bytes: 0 } };
+  };
+  if (stream !== undefined) {
+    try {
+      const built = await build({
+        write: (parts) => stream.write(parts),
+        publish: () => Promise.resolve(),
+        discard: () => Promise.resolve(),
+      });
+      const { digest, size } = await stream.finish();
+      return { digest, size, file: undefined, ...built };
+    } catch (error) {
+      await stream.cancel();
+      throw error;
     }
-    const { hex, size } = await digestFile(blob, signal);
-    const bootstrap = join(workDir, hex);
-    await extractBootstrap(blob, size, bootstrap);
-    return {
-      descriptor: {
-        mediaType: MediaType.nydusBlob,
-        digest: `sha256:${hex}`,
-        size,
-        annotations: { [Annotation.blob]: 'true' },
-      },
-      file: blob,
-      bootstrap,
-    };
+  }
+  const target = new DigestedTarget(await fileTarget(file));
+  try {
+    const built = await build(target);
+    return { digest: target.digest(), size: target.size, file, ...built };
   } catch (error) {
-    await rm(blob, { force: true });
+    await rm(file, { force: true });
     throw error;
   }
 }

@@ -109,6 +109,7 @@ async function* verifiedPlain(
 
 class DockerSource implements ImageSource {
   readonly name: string;
+  readonly remote = false;
   readonly #files: LocalFiles;
   readonly #wanted: WantedName;
   readonly #documents = new Map<string, Buffer>();
@@ -162,7 +163,6 @@ class DockerSource implements ImageSource {
     const { path, range } = found;
     const what = `${this.name}: ${path}`;
     return {
-      path: () => Promise.resolve(range.whole ? range.file : undefined),
       open: (signal) => verifiedPlain(plain(readRange(range, signal), signal), descriptor.digest, what),
     };
   }

@@ -43,6 +43,7 @@ function choose(entries: readonly Descriptor[], wanted: WantedName, place: strin
 
 class LayoutSource implements ImageSource {
   readonly name: string;
+  readonly remote = false;
   readonly #files: LocalFiles;
   readonly #wanted: WantedName;
 
@@ -86,10 +87,6 @@ class LayoutSource implements ImageSource {
       return range;
     };
     return {
-      path: async () => {
-        const range = await find();
-        return range.whole ? range.file : undefined;
-      },
       open: async function* (signal) {
         yield* verified(readRange(await find(), signal), descriptor, `${files.name}: ${path}`);
       },

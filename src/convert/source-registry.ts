@@ -9,6 +9,7 @@ import { verifyBytes, type ImageSource, type LayerInput } from './source.ts';
 
 class RegistrySource implements ImageSource {
   readonly name: string;
+  readonly remote = true;
   readonly #reference: Reference;
   readonly #transport: RegistryTransport;
   readonly #repository: Repository;
@@ -47,7 +48,6 @@ class RegistrySource implements ImageSource {
 
   layer({ digest, size }: Descriptor): LayerInput {
     return {
-      path: () => Promise.resolve(undefined),
       open: (signal) => this.#repository.blob(digest, size, signal),
     };
   }

@@ -5,8 +5,6 @@ import type { Descriptor } from './oci.ts';
 
 /** One layer, ready to be read. */
 export interface LayerInput {
-  /** a plain file that holds exactly the bytes of the layer, when there is one: it is then read in place */
-  path(): Promise<string | undefined>;
   /** the bytes, compressed or not; the iteration ends with an IntegrityError when they are not what was promised */
   open(signal: AbortSignal): AsyncIterable<Uint8Array>;
 }
@@ -15,6 +13,8 @@ export interface LayerInput {
 export interface ImageSource {
   /** for messages */
   readonly name: string;
+  /** read over a network: what came wrong once may come right the next time */
+  readonly remote: boolean;
   /** where the image starts: a manifest or an index, its bytes verified */
   resolve(signal: AbortSignal): Promise<{ descriptor: Descriptor; bytes: Uint8Array }>;
   /** a manifest or config, verified; at most MAX_DOCUMENT bytes */

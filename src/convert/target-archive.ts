@@ -1,33 +1,51 @@
-// One OCI-layout tar as target. Members are appended as they come; the file gets its name when it is complete.
+// One OCI-layout tar as target. Members are appended as they come; the file gets its name when it is complete. A run
+// that was killed leaves it beside the target, and the next one goes on behind the last whole member.
 // Source: OCI image-spec 1.1, image-layout.md; nydus-image-and-nydusify.md 9.1.
-import { createReadStream } from 'node:fs';
+import { constants, createReadStream } from 'node:fs';
 import { open, rename, rm, stat, type FileHandle } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { FormatError, UsageError, messageOf } from '../base/errors.ts';
 import { writeParts } from '../build/blob-output.ts';
-import { temporaryName } from '../build/temporary-file.ts';
 import { hexOf, type Descriptor } from './oci.ts';
+import { TAR_BLOCK } from '../format/tar/archive-header.ts';
 import { memberHeader, padding, TAR_END } from './tar-writer.ts';
 import { indexWith, LAYOUT_MARK } from './target-layout.ts';
-import type { ImageTarget } from './target.ts';
+import type { ConvertState } from './state.ts';
+import type { BlobStreamTarget, ImageTarget } from './target.ts';
 
 class ArchiveTarget implements ImageTarget {
   readonly name: string;
   readonly ordered = true;
+  readonly keeps = false;
   readonly blobDir: string;
   readonly #imageName: string;
   readonly #temporary: string;
   readonly #file: FileHandle;
-  readonly #written = new Set<string>();
+  readonly #state: ConvertState;
+  readonly #written: Set<string>;
+  #end: number;
   /** appends wait for each other */
   #tail: Promise<unknown> = Promise.resolve();
   #finished = false;
 
-  constructor(path: string, imageName: string, blobDir: string, file: FileHandle, temporary: string) {
-    this.name = path;
-    this.#imageName = imageName;
-    this.blobDir = blobDir;
+  constructor(options: ArchiveTargetOptions, file: FileHandle, temporary: string, end: number) {
+    this.name = options.path;
+    this.#imageName = options.imageName;
+    this.blobDir = options.blobDir;
+    this.#state = options.state;
     this.#file = file;
     this.#temporary = temporary;
+    this.#end = end;
+    this.#written = new Set(options.state.members.map(({ digest }) => digest));
+  }
+
+  has({ digest }: Descriptor): Promise<boolean> {
+    return Promise.resolve(this.#written.has(digest));
+  }
+
+  /** A member's size stands before its bytes: blobs are built as files. */
+  openBlob(): Promise<BlobStreamTarget | undefined> {
+    return Promise.resolve(undefined);
   }
 
   #next(work: () => Promise<void>): Promise<void> {
@@ -49,35 +67,33 @@ class ArchiveTarget implements ImageTarget {
     }
     if (written !== size) throw new FormatError({ struct: name }, `has ${written} bytes, expected ${size}`);
     await writeParts(this.#file, [padding(size)]);
+    this.#end += TAR_BLOCK + size + padding(size).length;
   }
 
-  /** False when it is there already. */
-  #isNew(descriptor: Descriptor): boolean {
-    if (this.#written.has(descriptor.digest)) return false;
-    this.#written.add(descriptor.digest);
-    return true;
+  /** Append a blob, unless it is there. */
+  async #appendBlob(
+    { digest }: Descriptor,
+    chunks: () => AsyncIterable<Uint8Array> | readonly Uint8Array[],
+    size: number,
+  ): Promise<void> {
+    if (this.#written.has(digest)) return;
+    await this.#append(`blobs/sha256/${hexOf(digest)}`, chunks(), size);
+    this.#written.add(digest);
+    this.#state.addMember(digest, this.#end);
   }
 
   putFile(file: string, descriptor: Descriptor, signal: AbortSignal): Promise<void> {
     return this.#next(async () => {
-      if (this.#isNew(descriptor)) {
-        const { size } = await stat(file);
-        const chunks = createReadStream(file, { highWaterMark: 1024 * 1024, signal });
-        await this.#append(
-          `blobs/sha256/${hexOf(descriptor.digest)}`,
-          chunks as AsyncIterable<Uint8Array>,
-          size,
-        );
-      }
+      const { size } = await stat(file);
+      const chunks = (): AsyncIterable<Uint8Array> =>
+        createReadStream(file, { highWaterMark: 1024 * 1024, signal }) as AsyncIterable<Uint8Array>;
+      await this.#appendBlob(descriptor, chunks, size);
       await rm(file);
     });
   }
 
   putDocument(bytes: Uint8Array, descriptor: Descriptor): Promise<void> {
-    return this.#next(async () => {
-      if (this.#isNew(descriptor))
-        await this.#append(`blobs/sha256/${hexOf(descriptor.digest)}`, [bytes], bytes.length);
-    });
+    return this.#next(() => this.#appendBlob(descriptor, () => [bytes], bytes.length));
   }
 
   async finish(bytes: Uint8Array, root: Descriptor, signal: AbortSignal): Promise<void> {
@@ -99,22 +115,44 @@ class ArchiveTarget implements ImageTarget {
   }
 }
 
-/**
- * Open a tar file as target.
- *
- * @param blobDir where blobs are built before they are appended
- */
-export async function archiveTarget(path: string, imageName: string, blobDir: string): Promise<ImageTarget> {
-  const temporary = temporaryName(path);
+export interface ArchiveTargetOptions {
+  path: string;
+  imageName: string;
+  /** where blobs are built before they are appended */
+  blobDir: string;
+  state: ConvertState;
+  /** names the unfinished file: one that is there is from a run of the same name that was killed */
+  unique: string;
+}
+
+/** Open a tar file as target, or go on with one that was not finished. */
+export async function archiveTarget(options: ArchiveTargetOptions): Promise<ImageTarget> {
+  const { path, state, unique } = options;
+  const temporary = join(dirname(path), `.${basename(path)}.nydusify-${unique}`);
   let file: FileHandle;
   try {
-    file = await open(temporary, 'wx', 0o644);
+    file = await open(temporary, constants.O_RDWR | constants.O_CREAT, 0o644);
   } catch (error) {
     throw new UsageError(`cannot write "${path}": ${messageOf(error)}`, { exitCode: 1, cause: error });
   }
-  await writeParts(file, [
-    memberHeader({ name: 'blobs/', mode: 0o755, type: 'directory', size: 0 }),
-    memberHeader({ name: 'blobs/sha256/', mode: 0o755, type: 'directory', size: 0 }),
-  ]);
-  return new ArchiveTarget(path, imageName, blobDir, file, temporary);
+  const { size } = await file.stat();
+  const end = state.members.at(-1)?.end ?? 0;
+  if (end > 0 && size >= end) {
+    await file.truncate(end);
+    return new ArchiveTarget(options, await atEnd(file, temporary), temporary, end);
+  }
+  state.members.length = 0;
+  await file.truncate(0);
+  const heads = ['blobs/', 'blobs/sha256/'].map((name) =>
+    memberHeader({ name, mode: 0o755, type: 'directory', size: 0 }),
+  );
+  const appending = await atEnd(file, temporary);
+  await writeParts(appending, heads);
+  return new ArchiveTarget(options, appending, temporary, heads.length * TAR_BLOCK);
+}
+
+/** The same file, writing at its end. */
+async function atEnd(file: FileHandle, path: string): Promise<FileHandle> {
+  await file.close();
+  return open(path, constants.O_WRONLY | constants.O_APPEND);
 }

@@ -1,7 +1,7 @@
 // An OCI layout directory as target: blobs move in by rename, index.json is replaced last. Other images in the
 // directory stay. Source: OCI image-spec 1.1, image-layout.md.
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, open, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FormatError, UsageError } from '../base/errors.ts';
 import { writeWholeFile } from '../build/blob-output.ts';
@@ -14,7 +14,7 @@ import {
   parseObject,
   type Descriptor,
 } from './oci.ts';
-import type { ImageTarget } from './target.ts';
+import type { BlobStreamTarget, ImageTarget } from './target.ts';
 import { tagOf } from './wanted-name.ts';
 
 const LAYOUT = '{"imageLayoutVersion":"1.0.0"}';
@@ -49,6 +49,7 @@ export const LAYOUT_MARK: Buffer = Buffer.from(LAYOUT);
 class LayoutTarget implements ImageTarget {
   readonly name: string;
   readonly ordered = false;
+  readonly keeps = false;
   readonly blobDir: string;
   readonly #root: string;
   readonly #imageName: string;
@@ -64,11 +65,20 @@ class LayoutTarget implements ImageTarget {
     this.#madeDirectories = madeDirectories;
   }
 
+  async has({ digest, size }: Descriptor): Promise<boolean> {
+    const known = await stat(join(this.#root, 'blobs/sha256', hexOf(digest))).catch(() => undefined);
+    // one of another size is what a crash of the machine left
+    return known?.isFile() === true && known.size === size;
+  }
+
+  /** A blob is built in the layout's own file system, and moves in by rename. */
+  openBlob(): Promise<BlobStreamTarget | undefined> {
+    return Promise.resolve(undefined);
+  }
+
   async #place(file: string, descriptor: Descriptor): Promise<void> {
     const path = join(this.#root, 'blobs/sha256', hexOf(descriptor.digest));
-    const known = await stat(path).catch(() => undefined);
-    // one of another size is what a crash of the machine left
-    if (known?.isFile() === true && known.size === descriptor.size) {
+    if (await this.has(descriptor)) {
       await rm(file);
       return;
     }
@@ -125,9 +135,10 @@ async function makeDirectory(path: string, made: string[]): Promise<void> {
 /**
  * Open a directory as target; it is made when it is missing, its parent must be there.
  *
+ * @param unique names the scratch folder: what is in it is from a run of the same name that was killed
  * @throws UsageError it holds something that is no OCI layout
  */
-export async function layoutTarget(root: string, imageName: string): Promise<ImageTarget> {
+export async function layoutTarget(root: string, imageName: string, unique: string): Promise<ImageTarget> {
   const index = join(root, 'index.json');
   if (existsSync(index)) {
     const bytes = await readFile(index);
@@ -142,6 +153,8 @@ export async function layoutTarget(root: string, imageName: string): Promise<Ima
   await makeDirectory(root, made);
   await makeDirectory(join(root, 'blobs'), made);
   await makeDirectory(join(root, 'blobs/sha256'), made);
-  const scratch = await mkdtemp(join(root, '.nydusify-'));
+  const scratch = join(root, `.nydusify-${unique}`);
+  await rm(scratch, { recursive: true, force: true });
+  await mkdir(scratch, { mode: 0o700 });
   return new LayoutTarget(root, imageName, scratch, made);
 }

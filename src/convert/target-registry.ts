@@ -9,7 +9,7 @@ import { Repository } from '../registry/repository.ts';
 import { backoff, pause } from '../registry/retry.ts';
 import type { RegistryTransport } from '../registry/transport.ts';
 import { isManifestType, type Descriptor } from './oci.ts';
-import type { ImageTarget } from './target.ts';
+import type { BlobStreamTarget, ImageTarget } from './target.ts';
 
 /** Longest wait between two uploads of one thing. */
 const MAX_WAIT_MS = 60_000;
@@ -31,6 +31,9 @@ class RegistryTarget implements ImageTarget {
   readonly name: string;
   readonly ordered = false;
   readonly blobDir: string;
+  readonly keeps = true;
+  /** the target's tag is taken: then its blobs are likely the ones we make, and are asked for before they are sent */
+  #taken: Promise<boolean> | undefined;
   readonly #options: RegistryTargetOptions;
   readonly #repository: Repository;
 
@@ -57,6 +60,28 @@ class RegistryTarget implements ImageTarget {
         await pause(wait, signal);
       }
     }
+  }
+
+  has({ digest }: Descriptor, signal: AbortSignal): Promise<boolean> {
+    return this.#repository.hasBlob(digest, signal);
+  }
+
+  async #isTaken(signal: AbortSignal): Promise<boolean> {
+    const { tag } = this.#options.reference;
+    if (tag === undefined) return false;
+    try {
+      return (await this.#repository.findManifest(tag, signal)) !== undefined;
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!(error instanceof RegistryError)) throw error;
+      // who may only push cannot ask; the push will say what is wrong otherwise
+      return false;
+    }
+  }
+
+  async openBlob(signal: AbortSignal): Promise<BlobStreamTarget | undefined> {
+    this.#taken ??= this.#isTaken(signal);
+    return (await this.#taken) ? undefined : this.#repository.openUpload({ signal });
   }
 
   async putFile(file: string, descriptor: Descriptor, signal: AbortSignal): Promise<void> {

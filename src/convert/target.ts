@@ -1,6 +1,15 @@
 // Where a converted image goes: blobs, documents, and at last the name that makes them an image.
 import type { Descriptor } from './oci.ts';
 
+/** Takes one blob as it is made; its digest comes out at the end. */
+export interface BlobStreamTarget {
+  /** the bytes are taken or copied when this resolves */
+  write(parts: readonly Uint8Array[]): Promise<void>;
+  /** everything was given: the blob is in the target when this resolves */
+  finish(): Promise<{ digest: string; size: number }>;
+  cancel(): Promise<void>;
+}
+
 /** Takes the parts of an image. Whatever was put is nothing to readers until `finish`. */
 export interface ImageTarget {
   /** for messages */
@@ -9,12 +18,18 @@ export interface ImageTarget {
   readonly ordered: boolean;
   /** directory in which blobs are built: from there `putFile` takes them over cheaply */
   readonly blobDir: string;
+  /** what was put stays when the run fails: the next one finds it */
+  readonly keeps: boolean;
+  /** Is a blob there already? */
+  has(descriptor: Descriptor, signal: AbortSignal): Promise<boolean>;
+  /** Take a blob as it is made; undefined: build a file, and put that. */
+  openBlob(signal: AbortSignal): Promise<BlobStreamTarget | undefined>;
   /** Take over a file: it is moved or removed. Files that are there already are not stored again. */
   putFile(file: string, descriptor: Descriptor, signal: AbortSignal): Promise<void>;
   /** A config, or a manifest that an index will name. */
   putDocument(bytes: Uint8Array, descriptor: Descriptor, signal: AbortSignal): Promise<void>;
   /** Publish a manifest or index under the target's name. */
   finish(bytes: Uint8Array, root: Descriptor, signal: AbortSignal): Promise<void>;
-  /** Take back what this run put; after `finish` only scratch space is removed. */
+  /** Take back what this run put, unless the target keeps it; after `finish` only scratch space is removed. */
   close(): Promise<void>;
 }

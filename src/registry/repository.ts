@@ -9,7 +9,7 @@ import { MANIFEST_TYPES, OCI_INDEX } from './media-types.ts';
 import { parseContentRange } from './ranges.ts';
 import { isDigest } from './reference.ts';
 import type { RegistryTransport } from './transport.ts';
-import { pushChunks, pushWhole } from './upload.ts';
+import { BlobUpload, pushChunks, pushWhole } from './upload.ts';
 import type { BlobSource, PushEnd, PushOptions } from './upload.ts';
 import { sha256Of, Verifier } from './verify.ts';
 
@@ -254,6 +254,16 @@ export class Repository {
     options: PushOptions = {},
   ): Promise<{ digest: string; size: number }> {
     return pushChunks(this.#session(options), source, options);
+  }
+
+  /** Begin a blob whose bytes come bit by bit. */
+  openUpload(options: PushOptions = {}): BlobUpload {
+    return new BlobUpload(this.#session(options), options);
+  }
+
+  /** True when the repository has the blob; asked with the right to push, which a push needs anyway. */
+  async hasBlob(digest: string, signal?: AbortSignal): Promise<boolean> {
+    return this.#hasBlob(digest, signal);
   }
 
   async #hasBlob(digest: string, signal: AbortSignal | undefined): Promise<boolean> {

@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { IntegrityError, RegistryError } from '../base/errors.ts';
 import { redactUrl } from './redact.ts';
 import type { Scopes } from './authorizer.ts';
+import { backoff, pause } from './retry.ts';
 import type { Answered, RegistryTransport } from './transport.ts';
 
 /** Content that can be read more than once. */
@@ -32,6 +33,15 @@ export type PushEnd = 'exists' | 'mounted' | 'uploaded';
 export const DEFAULT_CHUNK = 8 * 1024 * 1024;
 /** Tries to find where an upload broke off. */
 const RESUMES = 5;
+/** First and longest wait between two of them, unless the registry says how long. */
+const FIRST_WAIT_MS = 200;
+const LONGEST_WAIT_MS = 10_000;
+/** An upload that is given up gets so much time to say goodbye. */
+const CANCEL_MS = 3000;
+
+function waitFor(error: RegistryError, failed: number): number {
+  return error.retryAfterMs ?? backoff(failed, FIRST_WAIT_MS, LONGEST_WAIT_MS, Math.random());
+}
 
 const OCTETS = { 'content-type': 'application/octet-stream' };
 
@@ -75,14 +85,20 @@ function withDigest(place: URL, digest: string): URL {
 }
 
 async function finish(session: Session, place: URL, digest: string): Promise<void> {
-  const answered = await session.transport.send({
-    method: 'PUT',
-    target: withDigest(place, digest),
-    scopes: session.scopes,
-    headers: { 'content-length': '0' },
-    signal: session.signal,
-  });
-  await answered.answer.discard();
+  try {
+    const answered = await session.transport.send({
+      method: 'PUT',
+      target: withDigest(place, digest),
+      scopes: session.scopes,
+      headers: { 'content-length': '0' },
+      signal: session.signal,
+    });
+    await answered.answer.discard();
+  } catch (error) {
+    // a try before may have got through, and only its answer was lost
+    if (isLostUpload(error) && (await isThere(session, digest))) return;
+    throw error;
+  }
 }
 
 /** Bytes that the registry has of an upload. */
@@ -127,6 +143,7 @@ async function patch(session: Session, start0: URL, chunk: Uint8Array, offset: n
       session.signal?.throwIfAborted();
       const odd = error instanceof RegistryError && error.status === 416;
       if (!(error instanceof RegistryError) || !(error.retryable || odd) || ++failed > RESUMES) throw error;
+      await pause(waitFor(error, failed), session.signal);
       const now = await reached(session, place);
       place = now.place;
       if (now.size < offset || now.size > offset + chunk.length) throw error;
@@ -136,23 +153,126 @@ async function patch(session: Session, start0: URL, chunk: Uint8Array, offset: n
   }
 }
 
-/** Pieces of `size` bytes, the last one shorter. */
-async function* regroup(source: AsyncIterable<Uint8Array>, size: number): AsyncGenerator<Buffer> {
-  let held: Uint8Array[] = [];
-  let bytes = 0;
-  for await (let piece of source) {
-    while (bytes + piece.length >= size) {
-      const take = size - bytes;
-      yield Buffer.concat([...held, piece.subarray(0, take)]);
-      piece = piece.subarray(take);
-      held = [];
-      bytes = 0;
-    }
-    // the source may reuse its buffer
-    if (piece.length > 0) held.push(Uint8Array.from(piece));
-    bytes += piece.length;
+/** True when the registry no longer knows an upload, as after its restart: it must begin anew. */
+export function isLostUpload(error: unknown): boolean {
+  if (!(error instanceof RegistryError)) return false;
+  const { status, answer } = error;
+  return (
+    (status === 404 && /\/blobs\/uploads\//.test(answer.url)) || answer.codes.includes('BLOB_UPLOAD_UNKNOWN')
+  );
+}
+
+/** Is the blob there? A failure says no. */
+async function isThere(session: Session, digest: string): Promise<boolean> {
+  const { answer } = await session.transport.send({
+    method: 'HEAD',
+    target: `/v2/${session.repository}/blobs/${digest}`,
+    scopes: session.scopes,
+    accept: [404],
+    signal: session.signal,
+  });
+  await answer.discard();
+  return answer.status !== 404;
+}
+
+/**
+ * A blob that is pushed while it is made. Chunks go out one at a time, and while one is under way the next is filled:
+ * two chunks are held. What fits into one chunk is pushed when its digest is known, and only if it is not there.
+ */
+export class BlobUpload {
+  readonly #session: Session;
+  readonly #options: PushOptions;
+  readonly #chunkSize: number;
+  readonly #hash = createHash('sha256');
+  #filling: Buffer | undefined;
+  #spare: Buffer | undefined;
+  #filled = 0;
+  /** bytes that were handed to the network */
+  #sent = 0;
+  #sending: Promise<void> | undefined;
+  #place: URL | undefined;
+
+  constructor(session: Session, options: PushOptions = {}) {
+    this.#session = session;
+    this.#options = options;
+    this.#chunkSize = options.chunkSize ?? DEFAULT_CHUNK;
   }
-  if (bytes > 0) yield Buffer.concat(held);
+
+  /** Take the next bytes; they are copied. @throws RegistryError EIO  an earlier chunk failed */
+  async write(parts: readonly Uint8Array[]): Promise<void> {
+    for (const part of parts) {
+      this.#hash.update(part);
+      for (let at = 0; at < part.length;) {
+        this.#filling ??= Buffer.allocUnsafe(this.#chunkSize);
+        const taken = part.subarray(at, at + this.#chunkSize - this.#filled);
+        this.#filling.set(taken, this.#filled);
+        this.#filled += taken.length;
+        at += taken.length;
+        if (this.#filled === this.#chunkSize) await this.#flush();
+      }
+    }
+  }
+
+  async #flush(): Promise<void> {
+    await this.#sending;
+    const full = this.#filling as Buffer;
+    const chunk = full.subarray(0, this.#filled);
+    this.#filling = this.#spare;
+    this.#spare = full;
+    this.#filled = 0;
+    this.#sending = this.#send(chunk);
+    // whoever waits for it next sees the failure
+    this.#sending.catch(() => {});
+  }
+
+  async #send(chunk: Buffer): Promise<void> {
+    this.#place ??= await start(this.#session);
+    if (this.#place === undefined) {
+      throw new RegistryError(
+        { method: 'POST', url: this.#session.transport.host, status: 201, codes: [] },
+        'the registry ended an upload that did not begin',
+      );
+    }
+    this.#place = await patch(this.#session, this.#place, chunk, this.#sent);
+    this.#sent += chunk.length;
+    this.#options.onProgress?.(chunk.length);
+  }
+
+  /** All bytes were given: end the upload. @throws RegistryError EIO */
+  async finish(): Promise<{ digest: string; size: number; end: PushEnd }> {
+    const rest = this.#filling?.subarray(0, this.#filled) ?? Buffer.alloc(0);
+    const digest = `sha256:${this.#hash.digest('hex')}`;
+    if (this.#sending === undefined) {
+      const source = { digest, size: rest.length, open: (): AsyncIterable<Uint8Array> => once(rest) };
+      const there = await isThere(this.#session, digest);
+      const end = there ? 'exists' : await pushWhole(this.#session, source, this.#options);
+      return { digest, size: rest.length, end };
+    }
+    if (rest.length > 0) await this.#flush();
+    await this.#sending;
+    await finish(this.#session, this.#place as URL, digest);
+    return { digest, size: this.#sent, end: 'uploaded' };
+  }
+
+  /** Give it up: the registry may forget what came. Failures do not matter, it forgets by itself in time. */
+  async cancel(): Promise<void> {
+    await this.#sending?.catch(() => {});
+    if (this.#place === undefined) return;
+    await this.#session.transport
+      .send({
+        method: 'DELETE',
+        target: this.#place,
+        scopes: this.#session.scopes,
+        retry: false,
+        signal: AbortSignal.timeout(CANCEL_MS),
+      })
+      .then(({ answer }) => answer.discard())
+      .catch(() => {});
+  }
+}
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
 }
 
 /**
@@ -165,25 +285,15 @@ export async function pushChunks(
   source: AsyncIterable<Uint8Array>,
   options: PushOptions = {},
 ): Promise<{ digest: string; size: number }> {
-  const hash = createHash('sha256');
-  let size = 0;
-  let place = await start(session);
-  for await (const chunk of regroup(source, options.chunkSize ?? DEFAULT_CHUNK)) {
-    if (place === undefined) break;
-    hash.update(chunk);
-    place = await patch(session, place, chunk, size);
-    size += chunk.length;
-    options.onProgress?.(chunk.length);
+  const upload = new BlobUpload(session, options);
+  try {
+    for await (const piece of source) await upload.write([piece]);
+    const { digest, size } = await upload.finish();
+    return { digest, size };
+  } catch (error) {
+    await upload.cancel();
+    throw error;
   }
-  const digest = `sha256:${hash.digest('hex')}`;
-  if (place === undefined) {
-    throw new RegistryError(
-      { method: 'POST', url: session.transport.host, status: 201, codes: [] },
-      'the registry ended an upload that did not begin',
-    );
-  }
-  await finish(session, place, digest);
-  return { digest, size };
 }
 
 /** Count on the way, and stop when it is not as long as announced. */
@@ -245,6 +355,7 @@ export async function pushWhole(
       session.signal?.throwIfAborted();
       // a place that broke off cannot be used again: each try begins anew
       if (!(error instanceof RegistryError) || !error.retryable || failed >= RESUMES) throw error;
+      await pause(waitFor(error, failed), session.signal);
     }
   }
 }

@@ -5,6 +5,7 @@ import { dirname } from 'node:path';
 import { UsageError } from '../../base/errors.ts';
 import type { CompressorName } from '../../codec/algorithms.ts';
 import type { ConvertOptions } from '../../convert/convert.ts';
+import type { RetryOptions } from '../../convert/layer-converter.ts';
 import { parsePlatforms } from '../../convert/platform.ts';
 import { formatReference, parseReference } from '../../registry/reference.ts';
 import { parseBatchSize, parseChunkSize } from '../nydus-image/create-checks.ts';
@@ -33,8 +34,6 @@ export interface ConvertPlan {
   source: Place;
   target: Place;
   plainHttp: boolean;
-  pushRetries: number;
-  pushRetryDelayMs: number;
   /** prefetch list still to be read from stdin */
   patternsFromStdin: boolean;
   options: ConvertOptions;
@@ -161,18 +160,18 @@ export function parseDuration(text: string): number | undefined {
   return total;
 }
 
-function retries(values: FlagValues): { pushRetries: number; pushRetryDelayMs: number } {
+function retries(values: FlagValues): RetryOptions {
   const count = values.text('push-retry-count') ?? '';
   if (!/^[0-9]{1,9}$/.test(count) || Number(count) > MAX_RETRIES)
     throw wrong(`invalid value "${count}" for flag -push-retry-count`, `use a number of 0 to ${MAX_RETRIES}`);
   const delay = values.text('push-retry-delay') ?? '';
-  const pushRetryDelayMs = parseDuration(delay);
-  if (pushRetryDelayMs === undefined)
+  const retryDelayMs = parseDuration(delay);
+  if (retryDelayMs === undefined)
     throw wrong(
       `parse push retry delay: time: invalid duration ${JSON.stringify(delay)}`,
       'write 500ms or 5s',
     );
-  return { pushRetries: Number(count), pushRetryDelayMs };
+  return { retries: Number(count), retryDelayMs };
 }
 
 function prefetchDirectory(path: string | undefined): string[] {
@@ -218,9 +217,9 @@ export function checkConvert(values: FlagValues): ConvertPlan {
       insecure: values.on('target-insecure'),
     },
     plainHttp: values.on('plain-http'),
-    ...retries(values),
     patternsFromStdin: values.on('prefetch-patterns'),
     options: {
+      ...retries(values),
       version,
       compressor,
       chunkSize,

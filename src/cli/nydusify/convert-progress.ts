@@ -23,8 +23,10 @@ export function eventLine(event: ConvertEvent): string | undefined {
       return `converting ${event.platform} ${shortDigest(event.digest)}: ${event.layers} layers, ${showBytes(event.size)}`;
     case 'layer': {
       if (event.state !== 'done') return undefined;
-      const { digest, size, target, targetSize } = event;
-      return `layer ${shortDigest(digest)} (${showBytes(size)}) is now ${shortDigest(target)} (${showBytes(targetSize)})`;
+      const { digest, size, target, targetSize, how } = event;
+      const from =
+        how === 'resumed' ? ', from an earlier run' : how === 'cached' ? ', from the build cache' : '';
+      return `layer ${shortDigest(digest)} (${showBytes(size)}) is now ${shortDigest(target)} (${showBytes(targetSize)})${from}`;
     }
     case 'merge':
       return `merging layers of ${event.platform}`;

@@ -1,4 +1,6 @@
 // `nydusify convert`: opens source and target, converts, writes the metrics. Source: nydus-image-and-nydusify.md 9.1.
+import { resolve } from 'node:path';
+import { versionInfo } from '../../base/version.ts';
 import { writeWholeFile } from '../../build/blob-output.ts';
 import { convertImage, newMetrics, type ConvertMetrics } from '../../convert/convert.ts';
 import { openLocalSource } from '../../convert/open-source.ts';
@@ -12,7 +14,7 @@ import { readPrefetchList } from '../nydus-image/prefetch-list.ts';
 import type { NydusifyContext } from './context.ts';
 import { checkConvert, isDirectoryPath, type ConvertPlan, type Place } from './convert-checks.ts';
 import { openConvertView } from './convert-progress.ts';
-import { withWorkDir } from './work-dir.ts';
+import { withResumableDir, type RunDirectory } from './work-dir.ts';
 
 const NS_PER_MS = 1_000_000;
 
@@ -54,20 +56,26 @@ async function openSource(ctx: NydusifyContext, plan: ConvertPlan): Promise<Imag
   return registrySource(parseReference(reference), await transportFor(ctx, plan.source, plan.plainHttp));
 }
 
-async function openTarget(ctx: NydusifyContext, plan: ConvertPlan, folder: string): Promise<ImageTarget> {
+async function openTarget(ctx: NydusifyContext, plan: ConvertPlan, run: RunDirectory): Promise<ImageTarget> {
   const { path, reference } = plan.target;
   if (path !== undefined) {
     return isDirectoryPath(path)
-      ? layoutTarget(path.replace(/(?<=.)\/+$/, ''), reference)
-      : archiveTarget(path, reference, folder);
+      ? layoutTarget(path.replace(/(?<=.)\/+$/, ''), reference, run.unique)
+      : archiveTarget({
+          path,
+          imageName: reference,
+          blobDir: run.scratch,
+          state: run.state,
+          unique: run.unique,
+        });
   }
   const { registryTarget } = await import('../../convert/target-registry.ts');
   return registryTarget({
     reference: parseReference(reference),
     transport: await transportFor(ctx, plan.target, plan.plainHttp),
-    blobDir: folder,
-    retries: plan.pushRetries,
-    retryDelayMs: plan.pushRetryDelayMs,
+    blobDir: run.scratch,
+    retries: plan.options.retries,
+    retryDelayMs: plan.options.retryDelayMs,
     logger: ctx.log,
   });
 }
@@ -76,23 +84,39 @@ async function convert(
   ctx: NydusifyContext,
   plan: ConvertPlan,
   metrics: ConvertMetrics,
-  workDir: string,
+  run: RunDirectory,
 ): Promise<void> {
   const source = await openSource(ctx, plan);
   try {
-    const target = await openTarget(ctx, plan, workDir);
+    if (run.state.size > 0) ctx.log.info(`going on with an earlier run: ${run.state.size} layers are done`);
+    const target = await openTarget(ctx, plan, run);
     const view = await openConvertView(ctx, plan.progress);
     try {
-      const context = { logger: ctx.log, signal: ctx.signal, progress: view.update, workDir };
+      const context = {
+        logger: ctx.log,
+        signal: ctx.signal,
+        progress: view.update,
+        workDir: run.scratch,
+        state: run.state,
+      };
       const root = await convertImage(plan.options, source, target, context, metrics);
       ctx.log.debug(`published ${root.digest} as ${plan.target.reference} in ${target.name}`);
     } finally {
       view.stop();
+      run.keep = target.keeps;
       await target.close();
     }
   } finally {
     await source.close();
   }
+}
+
+/** Names a conversion: two runs of one name build the same blobs for the same target. Holds no secrets. */
+function conversionKey(plan: ConvertPlan): string {
+  const { version, compressor, chunkSize, batchSize, alignedChunk } = plan.options;
+  const { package_ver: builder, git_commit: commit } = versionInfo();
+  const target = plan.target.path === undefined ? plan.target.reference : resolve(plan.target.path);
+  return JSON.stringify({ builder, commit, target, version, compressor, chunkSize, batchSize, alignedChunk });
 }
 
 /** @returns exit status */
@@ -101,7 +125,9 @@ export async function runConvert(ctx: NydusifyContext): Promise<number> {
   if (plan.patternsFromStdin) plan.options.prefetchPatterns = await readPrefetchList(ctx, 'fs', ctx.log);
   const metrics = newMetrics();
   try {
-    await withWorkDir(plan.workDir, (folder) => convert(ctx, plan, metrics, folder));
+    await withResumableDir(plan.workDir, conversionKey(plan), ctx.log, (run) =>
+      convert(ctx, plan, metrics, run),
+    );
   } finally {
     if (plan.outputJson !== undefined) {
       await writeWholeFile(plan.outputJson, Buffer.from(JSON.stringify(metricsDocument(metrics))));

@@ -1,0 +1,186 @@
+// Layers on their way into the target: taken from an earlier run, or built and pushed, again when that fails in a way
+// that may pass. Source: nydus-image-and-nydusify.md 9.1.
+import { FormatError, IntegrityError, messageOf, RegistryError } from '../base/errors.ts';
+import type { WorkerPool } from '../build/pool.ts';
+import { backoff, pause } from '../registry/retry.ts';
+import { isLostUpload } from '../registry/upload.ts';
+import type { ConvertContext, ConvertMetrics } from './convert.ts';
+import { buildLayer, type BlobOptions, type BuiltLayer, type LayerContext } from './layer.ts';
+import { Annotation, hexOf, MediaType, type Descriptor } from './oci.ts';
+import type { ImageSource } from './source.ts';
+import type { BlobStreamTarget, ImageTarget } from './target.ts';
+
+/** Longest wait between two tries of a layer. */
+const MAX_WAIT_MS = 60_000;
+
+export interface RetryOptions {
+  /** times that a failed push is tried again */
+  retries: number;
+  /** wait before the first of them; it doubles */
+  retryDelayMs: number;
+}
+
+/** A layer that is in the target. */
+export interface ConvertedLayer {
+  /** as the manifest lists it */
+  descriptor: Descriptor;
+  /** path of the layer's bootstrap, named by the digest of the blob: a merge takes blob ids from file names */
+  bootstrap: string;
+}
+
+export interface LayerParts {
+  options: BlobOptions & RetryOptions;
+  source: ImageSource;
+  target: ImageTarget;
+  context: ConvertContext;
+  metrics: ConvertMetrics;
+  signal: AbortSignal;
+  pool: WorkerPool;
+  chunkDict: string | undefined;
+}
+
+/** Descriptor of a layer's blob in a manifest. */
+export function blobDescriptor(digest: string, size: number): Descriptor {
+  return { mediaType: MediaType.nydusBlob, digest, size, annotations: { [Annotation.blob]: 'true' } };
+}
+
+/** True when a registry does not take blobs in chunks: it may take them whole. */
+function refusesChunks(error: unknown): boolean {
+  if (!(error instanceof RegistryError) || error.retryable || isLostUpload(error)) return false;
+  const { status, answer } = error;
+  return status >= 400 && ![401, 403, 429].includes(status) && /\/blobs\/uploads\//.test(answer.url);
+}
+
+export class LayerConverter {
+  readonly #parts: LayerParts;
+  /** blobs are built as files, because the target did not take one in chunks */
+  #asFiles = false;
+
+  constructor(parts: LayerParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Convert a layer and put it.
+   *
+   * @param before the put before, where the target wants them in order
+   */
+  async convert(layer: Descriptor, before: Promise<unknown>): Promise<ConvertedLayer> {
+    const { signal } = this.#parts;
+    signal.throwIfAborted();
+    const known = await this.#resumed(layer, before);
+    if (known !== undefined) return known;
+    for (let failed = 1; ; failed++) {
+      try {
+        return await this.#convertOnce(layer, before);
+      } catch (error) {
+        signal.throwIfAborted();
+        const wait = this.#waitAfter(error, failed);
+        if (wait === undefined) throw this.#named(layer, error);
+        const { logger } = this.#parts.context;
+        logger.warn(`layer ${layer.digest} failed: ${messageOf(error)}; again in ${Math.round(wait)} ms`);
+        await pause(wait, signal);
+      }
+    }
+  }
+
+  /** Milliseconds until the next try; undefined: it would fail again. */
+  #waitAfter(error: unknown, failed: number): number | undefined {
+    const { options, source } = this.#parts;
+    if (refusesChunks(error) && !this.#asFiles) {
+      this.#asFiles = true;
+      return 0;
+    }
+    const odd = error instanceof IntegrityError || error instanceof FormatError;
+    // the bytes may have changed on the way: one more look tells
+    if (odd) return source.remote && failed === 1 ? 0 : undefined;
+    if (!(error instanceof RegistryError) || !(error.retryable || isLostUpload(error))) return undefined;
+    if (failed > options.retries) return undefined;
+    return error.retryAfterMs ?? backoff(failed, options.retryDelayMs, MAX_WAIT_MS, Math.random());
+  }
+
+  #named(layer: Descriptor, error: unknown): unknown {
+    if (!(error instanceof FormatError)) return error;
+    return new FormatError({ struct: `layer ${layer.digest}` }, messageOf(error), { cause: error });
+  }
+
+  /** The layer as an earlier run left it. */
+  async #resumed(layer: Descriptor, before: Promise<unknown>): Promise<ConvertedLayer | undefined> {
+    const { context, target, signal } = this.#parts;
+    const done = await context.state.find(layer.digest);
+    if (done === undefined) return undefined;
+    const descriptor = blobDescriptor(done.digest, done.size);
+    if (!(await target.has(descriptor, signal))) return undefined;
+    await before;
+    this.#finished(layer, descriptor, 'resumed');
+    return { descriptor, bootstrap: done.bootstrap };
+  }
+
+  async #convertOnce(layer: Descriptor, before: Promise<unknown>): Promise<ConvertedLayer> {
+    const { target, signal, context } = this.#parts;
+    const { digest, size } = layer;
+    context.progress({ event: 'layer', state: 'converting', digest, done: 0, size });
+    const built = await this.#build(layer, this.#asFiles ? undefined : await target.openBlob(signal));
+    const descriptor = blobDescriptor(built.digest, built.size);
+    if (built.file !== undefined) {
+      await before;
+      context.progress({ event: 'layer', state: 'pushing', digest, done: 0, size: built.size });
+      await this.#timed(() => target.putFile(built.file as string, descriptor, signal));
+    }
+    const bootstrap = await context.state.keepBootstrap(built.digest, built.bootstrap);
+    await context.state.add({ source: digest, digest: built.digest, size: built.size });
+    this.#parts.metrics.dictionaryChunks += built.saved.chunks;
+    this.#parts.metrics.dictionaryBytes += built.saved.bytes;
+    this.#finished(layer, descriptor, 'built');
+    return { descriptor, bootstrap };
+  }
+
+  #build(layer: Descriptor, stream: BlobStreamTarget | undefined): Promise<BuiltLayer> {
+    const { options, source, target, context, signal, pool, chunkDict } = this.#parts;
+    const { digest, size } = layer;
+    const layerContext: LayerContext = {
+      logger: context.logger,
+      signal,
+      blobDir: target.blobDir,
+      pool,
+      chunkDict,
+      progress: ({ phase, bytes }) => {
+        if (phase === 'data')
+          context.progress({
+            event: 'layer',
+            state: 'converting',
+            digest,
+            done: Math.min(bytes, size),
+            size,
+          });
+      },
+    };
+    const timed: BlobStreamTarget | undefined =
+      stream === undefined
+        ? undefined
+        : {
+            write: (parts) => this.#timed(() => stream.write(parts)),
+            finish: () => this.#timed(() => stream.finish()),
+            cancel: () => stream.cancel(),
+          };
+    return buildLayer(source.layer(layer), hexOf(digest), options, layerContext, timed);
+  }
+
+  #finished(layer: Descriptor, blob: Descriptor, how: 'built' | 'resumed' | 'cached'): void {
+    const { metrics, context } = this.#parts;
+    metrics.targetImageSize += blob.size;
+    const { digest, size } = layer;
+    if (how === 'resumed') metrics.resumedLayers++;
+    const [target, targetSize] = [blob.digest, blob.size];
+    context.progress({ event: 'layer', state: 'done', digest, size, target, targetSize, how });
+  }
+
+  async #timed<T>(put: () => Promise<T>): Promise<T> {
+    const started = performance.now();
+    try {
+      return await put();
+    } finally {
+      this.#parts.metrics.targetPushMs += performance.now() - started;
+    }
+  }
+}
