@@ -1,7 +1,7 @@
 // `nydusify copy`: opens source and target, copies, says what it saved. Source: nydus-image-and-nydusify.md 9.5.
 import { createReadStream, createWriteStream, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { UsageError } from '../../base/errors.ts';
 import { copyImage, type CopyTotals } from '../../convert/copy/copy.ts';
@@ -11,6 +11,7 @@ import { compressionOf, decoded } from '../../convert/mount/decoded.ts';
 import { openLocalSource } from '../../convert/open-source.ts';
 import { parsePlatforms } from '../../convert/platform.ts';
 import type { ImageSource } from '../../convert/source.ts';
+import { ConvertState } from '../../convert/state.ts';
 import { archiveTarget } from '../../convert/target-archive.ts';
 import { layoutTarget } from '../../convert/target-layout.ts';
 import { formatReference, parseReference } from '../../registry/reference.ts';
@@ -111,10 +112,11 @@ async function openSink(ctx: NydusifyContext, places: Places, workDir: string): 
   const chunkSize = parseSize(ctx.values.text('push-chunk-size') ?? '0', 'push-chunk-size');
   const path = filePath(places.target);
   if (path !== undefined) {
-    const target = isDirectoryPath(path)
-      ? await layoutTarget(path.replace(/(?<=.)\/+$/, ''), places.name)
-      : await archiveTarget(path, places.name, workDir);
-    return targetSink(target);
+    const unique = basename(workDir);
+    if (isDirectoryPath(path))
+      return targetSink(await layoutTarget(path.replace(/(?<=.)\/+$/, ''), places.name, unique));
+    const state = await ConvertState.open(workDir);
+    return targetSink(await archiveTarget({ path, imageName: places.name, blobDir: workDir, state, unique }));
   }
   const reference = parseReference(places.target);
   const from = filePath(places.source) === undefined ? parseReference(places.source) : undefined;

@@ -144,6 +144,7 @@ export async function withBackendBlobs(
     gathered: { manifests, indexes: [], root },
     source: {
       name: source.name,
+      remote: source.remote,
       resolve: (at) => source.resolve(at),
       document: (descriptor, at) => {
         const own = rewriting.documents.get(descriptor.digest);
