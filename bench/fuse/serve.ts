@@ -41,11 +41,19 @@ const session = await FuseSession.mount({
   mountpoint,
   threads: Number(threads),
   serveOpen: false,
-  accounting: { files: false, pattern: false, latest: false },
+  hold: true,
   logger,
 });
 const instance = await RafsInstance.open({ bootstrap, config, id: 'bench', logger });
-await session.attach(instance, { enableXattr: true, mountedAtSec: Math.floor(Date.now() / 1000) });
+await session.attach(
+  '/',
+  { kind: 'rafs', instance },
+  {
+    enableXattr: true,
+    mountedAtSec: Math.floor(Date.now() / 1000),
+    accounting: { files: false, pattern: false, latest: false },
+  },
+);
 process.stdout.write('mounted\n');
 
 async function end(): Promise<void> {

@@ -51,8 +51,7 @@ export const fuseOptions = {
   },
   writable: {
     type: 'flag',
-    refused: 'overlays come with a later release',
-    help: 'mount read-write',
+    help: 'mount read-write: for shared directories, and for images with an overlay in their configuration',
   },
   bootstrap: {
     type: 'string',
@@ -80,8 +79,7 @@ export const fuseOptions = {
   'shared-dir': {
     type: 'string',
     short: 's',
-    refused: 'serving plain directories comes with a later release',
-    help: 'serve a plain directory',
+    help: 'serve a plain directory instead of an image; read-only without --writable',
   },
   'prefetch-files': {
     type: 'string',
@@ -98,7 +96,7 @@ export const fuseOptions = {
     type: 'string',
     short: 'm',
     default: '/',
-    help: 'where inside the mount the image appears; only / so far',
+    help: 'where inside the mount the image or directory appears',
   },
   upgrade: { type: 'flag', refused: UPGRADE, help: 'start without mounting and wait for takeover' },
   'dedup-db': {

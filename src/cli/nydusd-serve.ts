@@ -56,11 +56,6 @@ function guardProcess(logger: LogSink, signal: AbortSignal): () => void {
 
 /** Run the daemon until it ends. */
 export async function serveFuse(ctx: CommandContext, values: Values<typeof fuseOptions>): Promise<number> {
-  if (values['virtual-mountpoint'] !== '/') {
-    throw new UsageError(`--virtual-mountpoint ${values['virtual-mountpoint']} is not supported yet`, {
-      hint: 'leave the option out: the image is served at /',
-    });
-  }
   const logger = await openLog({
     level: values['log-level'] as LogLevel,
     file: values['log-file'],
@@ -79,6 +74,9 @@ export async function serveFuse(ctx: CommandContext, values: Values<typeof fuseO
         config: values.config,
         localfsDir: values['localfs-dir'],
         prefetchFiles: values['prefetch-files'],
+        sharedDir: values['shared-dir'],
+        virtualMountpoint: values['virtual-mountpoint'],
+        writable: values.writable,
         imagePullAuth: ctx.env['IMAGE_PULL_AUTH'],
       },
       { parts: realParts, logger, signal: ctx.signal },

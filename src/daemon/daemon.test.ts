@@ -2,22 +2,26 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { silentLogger, type LogLevel } from '../base/log.ts';
 import { parseConfig } from '../storage/config-parse.ts';
-import { Daemon, countedSince, formatMountedTime } from './daemon.ts';
-import { ZERO_COUNTERS, fakeParts, type FakeInstance, type FakeParts } from './testing/fake-parts.ts';
+import { Daemon } from './daemon.ts';
+import { formatMountedTime } from './mounts.ts';
+import { fakeParts, type FakeInstance, type FakeParts } from './testing/fake-parts.ts';
 
 const PARSED = parseConfig(
   '{"device":{"backend":{"type":"localfs","config":{"dir":"/b"}},"cache":{"type":"blobcache","config":{"work_dir":"/c"}}},"mode":"direct"}',
 );
-
-const accounting = { files: false, pattern: false, latest: false };
 
 async function running(): Promise<{ parts: FakeParts; daemon: Daemon<FakeInstance> }> {
   const parts = fakeParts();
   const logger = { ...silentLogger, level: 'info' as LogLevel };
   const daemon = new Daemon<FakeInstance>({ parts, logger });
   const instance = await parts.open({ bootstrap: '/i', config: PARSED.config, id: '/', logger });
-  const session = await parts.mount({ mountpoint: '/m', threads: 1, serveOpen: false, accounting, logger });
-  await daemon.serve(session, instance, PARSED);
+  const session = await parts.mount({ mountpoint: '/m', threads: 1, serveOpen: false, hold: true, logger });
+  await daemon.serve(session, {
+    mountpoint: '/',
+    source: '/i',
+    target: { kind: 'rafs', instance },
+    parsed: PARSED,
+  });
   parts.log.length = 0;
   return { parts, daemon };
 }
@@ -28,17 +32,6 @@ describe('formatMountedTime', () => {
     assert.equal(at(0), '2026-01-02 03:04:05.0 +00:00:00');
     assert.equal(at(120), '2026-01-02 03:04:05.12 +00:00:00');
     assert.equal(at(123), '2026-01-02 03:04:05.123 +00:00:00');
-  });
-});
-
-describe('countedSince', () => {
-  it('countedSince: subtracts every counter', () => {
-    const now = { ...ZERO_COUNTERS, data_read: 10, block_count_read: [3, 2, 1, 0, 0, 0, 0, 9] };
-    const before = { ...ZERO_COUNTERS, data_read: 4, block_count_read: [1, 2, 0, 0, 0, 0, 0, 8] };
-    const since = countedSince(now, before);
-    assert.equal(since.data_read, 6);
-    assert.deepEqual(since.block_count_read, [2, 0, 1, 0, 0, 0, 0, 1]);
-    assert.equal(since.fop_hits[0], 0);
   });
 });
 
@@ -61,6 +54,39 @@ describe('Daemon', () => {
     assert.equal(daemon.leaving, true);
     await daemon.exit();
     assert.deepEqual(parts.log, ['stop', 'close /i']);
+  });
+
+  it('Daemon: several mounts are listed, counted and taken away one by one', async () => {
+    const { parts, daemon } = await running();
+    const request = { source: '/j', fsType: 'rafs', older: false, readConfig: () => PARSED };
+    await daemon.mountImage({ ...request, mountpoint: '/a/b' });
+    await daemon.mountImage({ ...request, mountpoint: '/d', fsType: 'passthrough_fs', source: '/dir' });
+    const shown = daemon.info(true)['backend_collection'] as Record<string, Record<string, unknown>>;
+    assert.deepEqual(
+      Object.entries(shown).map(([key, mount]) => [key, mount['backend_type'], mount['config'] === null]),
+      [
+        ['/', 'Rafs', false],
+        ['/a/b', 'Rafs', false],
+        ['/d', 'PassthroughFs', true],
+      ],
+    );
+    assert.equal(daemon.fsMetrics(undefined), undefined);
+    assert.equal(daemon.fsMetrics('/a/b')?.['id'], '/a/b');
+    assert.deepEqual(daemon.storageMetrics('backend', '/a/b'), { backend_type: 'localfs' });
+    assert.equal(daemon.storageMetrics('backend', '/d'), undefined);
+    await daemon.unmountImage('/d');
+    await daemon.unmountImage('/a/b');
+    assert.deepEqual(parts.log.slice(-4), ['detach at /d', 'close /dir', 'detach at /a/b', 'close /j']);
+    await assert.rejects(daemon.unmountImage('/d'), /object or filesystem doesn't exist/);
+  });
+
+  it('Daemon: a directory cannot be remounted, nor an image made a directory', async () => {
+    const { daemon } = await running();
+    const request = { mountpoint: '/', source: '/dir', older: false, readConfig: () => PARSED };
+    await assert.rejects(
+      daemon.remountImage({ ...request, fsType: 'passthrough_fs' }),
+      /filesystem type mismatch, expect RAFS/,
+    );
   });
 
   it('Daemon: mounts wait for one another', async () => {

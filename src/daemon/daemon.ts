@@ -4,27 +4,29 @@ import { messageOf } from '../base/errors.ts';
 import { LOG_LEVELS, type LogLevel, type Logger } from '../base/log.ts';
 import { versionInfo } from '../base/version.ts';
 import type { ConfigV2 } from '../storage/config.ts';
-import { redactConfig, type ParsedConfig } from '../storage/config-parse.ts';
+import type { ParsedConfig } from '../storage/config-parse.ts';
 import { DaemonError } from './api-error.ts';
 import { EventRing } from './events.ts';
-import { openFailure, openStep } from './mount-failure.ts';
-import { checkFsType, checkMountpoint, checkPrefetchFiles, type MountRequest } from './mount-request.ts';
-import type { Accounting, DaemonParts, FsCounters, ImageInstance, MountSession } from './parts.ts';
+import { attachFailure, openFailure, openStep, shareFailure } from './mount-failure.ts';
+import { checkMountpoint, checkPrefetchFiles, fsKind, type MountRequest } from './mount-request.ts';
+import { accountingOf, formatMountedTime, Mounts, type MountRecord } from './mounts.ts';
+import type {
+  AttachOptions,
+  DaemonParts,
+  ImageInstance,
+  MountSession,
+  MountTarget,
+  SharedDirectory,
+} from './parts.ts';
 import { StateMachine } from './state-machine.ts';
 import { superMeta } from './super-meta.ts';
 
-/** An image that is served. */
-interface ImageMount<I extends ImageInstance> {
-  mountpoint: string;
-  instance: I;
-  config: ConfigV2;
-  mountedAt: string;
-  /** counters of the session when the image came: what was counted before is not its own */
-  before: FsCounters;
+/** What a daemon serves from its start. */
+export interface InitialTarget<I extends ImageInstance> extends MountRecord {
+  target: MountTarget<I>;
+  /** undefined for a directory */
+  parsed?: ParsedConfig | undefined;
 }
-
-/** What kind of counters a metrics request asks for. */
-export type MetricsKind = 'fs' | 'backend' | 'blobcache';
 
 export interface DaemonOptions<I extends ImageInstance> {
   parts: DaemonParts<I>;
@@ -32,40 +34,6 @@ export interface DaemonOptions<I extends ImageInstance> {
   id?: string | undefined;
   supervisor?: string | undefined;
 }
-
-/** `YYYY-MM-DD HH:MM:SS.n +00:00:00`, trailing zeros of the fraction dropped, one digit kept (nydusd.md 5.4). */
-export function formatMountedTime(time: Date): string {
-  const iso = time.toISOString();
-  const fraction = iso.slice(20, 23).replace(/0+$/, '') || '0';
-  return `${iso.slice(0, 10)} ${iso.slice(11, 19)}.${fraction} +00:00:00`;
-}
-
-/** What a configuration wants accounted. */
-export function accountingOf(config: ConfigV2): Accounting {
-  return {
-    files: config.rafs?.iostats_files ?? false,
-    pattern: config.rafs?.access_pattern ?? false,
-    latest: config.rafs?.latest_read_files ?? false,
-  };
-}
-
-/** Counters less what had been counted before. */
-export function countedSince(now: FsCounters, before: FsCounters): FsCounters {
-  const less = (a: readonly number[], b: readonly number[]): number[] =>
-    a.map((value, i) => value - (b[i] ?? 0));
-  return {
-    nr_opens: now.nr_opens - before.nr_opens,
-    data_read: now.data_read - before.data_read,
-    block_count_read: less(now.block_count_read, before.block_count_read),
-    fop_hits: less(now.fop_hits, before.fop_hits),
-    fop_errors: less(now.fop_errors, before.fop_errors),
-    fop_cumulative_latency_total: less(now.fop_cumulative_latency_total, before.fop_cumulative_latency_total),
-    read_latency_dist: less(now.read_latency_dist, before.read_latency_dist),
-  };
-}
-
-/** The only place of a mount until several are served. */
-const ROOT = '/';
 
 export class Daemon<I extends ImageInstance = ImageInstance> {
   readonly events: EventRing;
@@ -79,7 +47,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   leaving = false;
   #ending = false;
   #session: MountSession<I> | undefined;
-  #mount: ImageMount<I> | undefined;
+  readonly #mounts = new Mounts<I>();
   /** mounts, unmounts and state changes, one after another */
   #queue: Promise<unknown> = Promise.resolve();
 
@@ -110,54 +78,36 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     return turn;
   }
 
-  /** Begin to serve a kernel mount, with an image at its root or an empty one: the state becomes RUNNING. */
-  async serve(
-    session: MountSession<I>,
-    instance?: I,
-    parsed?: ParsedConfig,
-    prefetch?: readonly string[],
-  ): Promise<void> {
+  /** Begin to serve a kernel mount, with something in it or empty: the state becomes RUNNING. */
+  async serve(session: MountSession<I>, initial?: InitialTarget<I>): Promise<void> {
     this.#session = session;
     await this.machine.on('Mount');
-    if (instance !== undefined && parsed !== undefined) await this.#attach(instance, parsed, prefetch);
+    if (initial !== undefined) await this.#attach(initial, initial.target, initial.parsed?.config);
     await this.machine.on('Start');
   }
 
-  async #attach(instance: I, parsed: ParsedConfig, prefetch: readonly string[] | undefined): Promise<void> {
-    const session = this.#serving();
-    const before = session.counters();
-    await session.attach(instance, this.#attachOptions(parsed.config));
-    this.#remember(instance, parsed.config, before, prefetch);
+  async #attach(record: MountRecord, target: MountTarget<I>, config: ConfigV2 | undefined): Promise<void> {
+    await this.#serving().attach(record.mountpoint, target, attachOptions(config));
+    this.#remember(record, target, config);
   }
 
-  #attachOptions(config: ConfigV2): Parameters<MountSession<I>['attach']>[1] {
-    return {
-      enableXattr: config.rafs?.enable_xattr ?? false,
-      mountedAtSec: Math.floor(Date.now() / 1000),
-    };
-  }
-
-  #remember(
-    instance: I,
-    config: ConfigV2,
-    before: FsCounters,
-    prefetch: readonly string[] | undefined,
-  ): void {
-    this.#mount = {
-      mountpoint: ROOT,
-      instance,
-      config,
-      mountedAt: formatMountedTime(new Date()),
-      before,
-    };
-    this.#logger.info(`RAFS filesystem mounted at ${ROOT}`);
+  #remember(record: MountRecord, target: MountTarget<I>, config: ConfigV2 | undefined): void {
+    const { mountpoint, source, prefetchFiles } = record;
+    const mountedAt = formatMountedTime(new Date());
+    this.#mounts.set({ mountpoint, source, prefetchFiles, mountedAt, config, target });
+    if (target.kind === 'passthrough') {
+      this.#logger.info(`directory ${source} mounted at ${mountpoint}`);
+      return;
+    }
+    this.#logger.info(`RAFS filesystem mounted at ${mountpoint}`);
     // settings that came before the mount win over its configuration
     for (const [key, value] of this.settings) {
-      if (key.startsWith(`${ROOT}:`)) instance.configure?.(key.slice(ROOT.length + 1), value);
+      if (key.startsWith(`${mountpoint}:`))
+        target.instance.configure?.(key.slice(mountpoint.length + 1), value);
     }
-    if (config.rafs?.prefetch.enable !== true) return;
+    if (config?.rafs?.prefetch.enable !== true) return;
     try {
-      instance.startPrefetch(prefetch);
+      target.instance.startPrefetch(prefetchFiles);
     } catch (error) {
       this.#report(`prefetch does not start: ${messageOf(error)}`);
     }
@@ -166,7 +116,8 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   /** `PUT /config`: kept, and told to the image that is mounted there. @param id mountpoint, '' for none */
   changeSetting(id: string, key: string, value: string): void {
     this.settings.set(`${id}:${key}`, value);
-    if (this.#mount?.mountpoint === id) this.#mount.instance.configure?.(key, value);
+    const target = this.#mounts.get(id)?.target;
+    if (target?.kind === 'rafs') target.instance.configure?.(key, value);
   }
 
   /** An error that no request hears of: for the log, and for the events that the API shows. */
@@ -187,16 +138,16 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
    */
   mountImage(request: MountRequest): Promise<void> {
     return this.#inTurn(async () => {
-      checkFsType(request.fsType);
-      if (this.#mount?.mountpoint === request.mountpoint) {
+      const kind = fsKind(request.fsType);
+      if (this.#mounts.get(request.mountpoint) !== undefined) {
         throw DaemonError.other('object or filesystem already exists');
       }
-      const { instance, parsed } = await this.#openFor(request);
+      const { target, config } = await this.#openFor(request, kind);
       try {
-        await this.#attach(instance, parsed, request.prefetchFiles);
+        await this.#attach(request, target, config);
       } catch (error) {
-        await instance.close();
-        throw error;
+        await closeTarget(target);
+        throw attachFailure(error);
       }
     });
   }
@@ -204,32 +155,39 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   /** Put another image, or the same with another configuration, in the place of a mounted one. */
   remountImage(request: MountRequest): Promise<void> {
     return this.#inTurn(async () => {
-      checkFsType(request.fsType);
-      const old = this.#mount;
-      if (old?.mountpoint !== request.mountpoint) {
-        throw DaemonError.other("object or filesystem doesn't exist");
-      }
-      const { instance, parsed } = await this.#openFor(request);
+      const kind = fsKind(request.fsType);
+      const old = this.#mounts.get(request.mountpoint);
+      if (old === undefined) throw DaemonError.other("object or filesystem doesn't exist");
+      if (kind !== 'rafs' || old.target.kind !== 'rafs')
+        throw DaemonError.other('filesystem type mismatch, expect RAFS');
+      const { target, config } = await this.#openFor(request, kind);
       try {
-        await this.#serving().replace(instance, this.#attachOptions(parsed.config));
+        await this.#serving().replace(request.mountpoint, target, attachOptions(config));
       } catch (error) {
-        await instance.close();
+        await closeTarget(target);
         throw error;
       }
-      this.#remember(instance, parsed.config, old.before, request.prefetchFiles);
-      await old.instance.close();
+      this.#remember(request, target, config);
+      await closeTarget(old.target);
     });
   }
 
   /** PUT of the mount endpoint: the older form mounts where nothing is. */
   putImage(request: MountRequest): Promise<void> {
-    return request.older && this.#mount?.mountpoint !== request.mountpoint
+    return request.older && this.#mounts.get(request.mountpoint) === undefined
       ? this.mountImage(request)
       : this.remountImage(request);
   }
 
-  async #openFor(request: MountRequest): Promise<{ instance: I; parsed: ParsedConfig }> {
+  async #openFor(
+    request: MountRequest,
+    kind: MountTarget['kind'],
+  ): Promise<{ target: MountTarget<I>; config: ConfigV2 | undefined }> {
     checkPrefetchFiles(request.prefetchFiles);
+    if (kind === 'passthrough') {
+      checkMountpoint(request.mountpoint);
+      return { target: { kind, directory: await this.#share(request.source) }, config: undefined };
+    }
     let parsed: ParsedConfig;
     try {
       parsed = request.readConfig();
@@ -247,34 +205,45 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
         id: request.mountpoint,
         logger: this.#logger,
       });
-      return { instance: await open, parsed };
+      return { target: { kind, instance: await open }, config };
     } catch (error) {
       this.#logger.error(`cannot mount ${request.source}: ${messageOf(error)}`);
       throw openFailure(openStep(error), error);
     }
   }
 
-  /** Take the image away. */
+  async #share(source: string): Promise<SharedDirectory> {
+    try {
+      return await this.#parts.share(source);
+    } catch (error) {
+      this.#logger.error(messageOf(error));
+      throw shareFailure(error);
+    }
+  }
+
+  /** Unmount by API. */
   unmountImage(mountpoint: string): Promise<void> {
     return this.#inTurn(async () => {
-      const mount = this.#mount;
-      if (mount?.mountpoint !== mountpoint) throw DaemonError.other("object or filesystem doesn't exist");
-      await this.#serving().detach();
-      this.#mount = undefined;
-      await mount.instance.close();
-      this.#logger.info(`RAFS filesystem unmounted from ${mountpoint}`);
+      const mount = this.#mounts.get(mountpoint);
+      if (mount === undefined) throw DaemonError.other("object or filesystem doesn't exist");
+      await this.#serving().detach(mountpoint);
+      this.#mounts.delete(mountpoint);
+      await closeTarget(mount.target);
+      this.#logger.info(
+        `${mount.target.kind === 'rafs' ? 'RAFS filesystem' : 'directory'} unmounted from ${mountpoint}`,
+      );
     });
   }
 
   async #unmountAll(): Promise<void> {
     await this.#session?.unmount();
-    await this.#closeImage();
+    await this.#closeAll();
   }
 
-  async #closeImage(): Promise<void> {
-    const mount = this.#mount;
-    this.#mount = undefined;
-    await mount?.instance.close();
+  async #closeAll(): Promise<void> {
+    const mounts = this.#mounts.list();
+    for (const { mountpoint } of mounts) this.#mounts.delete(mountpoint);
+    await Promise.all(mounts.map(({ target }) => closeTarget(target)));
   }
 
   /** Graceful end: workers stop, the mount goes. */
@@ -282,7 +251,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     return this.#inTurn(async () => {
       this.#ending = true;
       await this.machine.shutdown();
-      await this.#closeImage();
+      await this.#closeAll();
     });
   }
 
@@ -291,7 +260,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     this.leaving = true;
     return this.#inTurn(async () => {
       await this.machine.exit();
-      await this.#closeImage();
+      await this.#closeAll();
     }).catch((error: unknown) => {
       this.leaving = false;
       throw error;
@@ -316,44 +285,24 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
       id: this.#id,
       supervisor: this.#supervisor,
       state: this.machine.visible,
-      backend_collection: withMounts ? this.#collection() : null,
-    };
-  }
-
-  #collection(): Record<string, unknown> {
-    if (this.#mount === undefined) return {};
-    const { mountpoint, mountedAt, config } = this.#mount;
-    return {
-      [mountpoint]: {
-        backend_type: 'Rafs',
-        mountpoint,
-        mounted_time: mountedAt,
-        config: redactConfig(config),
-      },
+      backend_collection: withMounts ? this.#mounts.collection() : null,
     };
   }
 
   /** `GET /daemon/backend`. */
   superMeta(mountpoint: string): Record<string, unknown> {
-    if (this.#mount?.mountpoint !== mountpoint) {
-      throw DaemonError.other("object or filesystem doesn't exist");
-    }
-    return superMeta(this.#mount.instance.image);
-  }
-
-  /** The mount whose counters of a kind stand under an id; without an id the only one (nydusd.md 5.10). */
-  #counted(kind: MetricsKind, id: string | undefined): ImageMount<I> | undefined {
-    const mount = this.#mount;
-    if (mount === undefined || id === undefined) return mount;
-    return (kind === 'blobcache' ? mount.config.id : mount.mountpoint) === id ? mount : undefined;
+    const target = this.#mounts.get(mountpoint)?.target;
+    if (target === undefined) throw DaemonError.other("object or filesystem doesn't exist");
+    if (target.kind !== 'rafs') throw DaemonError.other('filesystem type mismatch, expect RAFS');
+    return superMeta(target.instance.image);
   }
 
   /** `GET /metrics`; undefined when nothing is counted under the id. */
   fsMetrics(id: string | undefined): Record<string, unknown> | undefined {
-    const mount = this.#counted('fs', id);
+    const mount = this.#mounts.counted('fs', id);
     if (mount === undefined || this.#session === undefined) return undefined;
     const accounting = accountingOf(mount.config);
-    const c = countedSince(this.#session.counters(), mount.before);
+    const c = this.#session.counters(mount.mountpoint);
     return {
       files_account_enabled: accounting.files,
       access_pattern_enabled: accounting.pattern,
@@ -372,26 +321,24 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
 
   /** `GET /metrics/files`: per inode, or the ranges read since the last call. */
   filesMetrics(id: string | undefined, latest: boolean): unknown {
-    const mount = this.#counted('fs', id);
+    const mount = this.#mounts.counted('fs', id);
     if (mount === undefined || this.#session === undefined) return undefined;
     const accounting = accountingOf(mount.config);
-    if (latest) return accounting.latest ? this.#session.takeLatest() : [];
-    return accounting.files ? this.#session.files() : {};
+    if (latest) return accounting.latest ? this.#session.takeLatest(mount.mountpoint) : [];
+    return accounting.files ? this.#session.files(mount.mountpoint) : {};
   }
 
   /** `GET /metrics/pattern`. */
   patternMetrics(id: string | undefined): unknown {
-    const mount = this.#counted('fs', id);
+    const mount = this.#mounts.counted('fs', id);
     if (mount === undefined || this.#session === undefined) return undefined;
-    return accountingOf(mount.config).pattern ? this.#session.pattern() : [];
+    return accountingOf(mount.config).pattern ? this.#session.pattern(mount.mountpoint) : [];
   }
 
   /** `GET /metrics/backend` and `/metrics/blobcache`. */
   storageMetrics(kind: 'backend' | 'blobcache', id: string | undefined): unknown {
-    const mount = this.#counted(kind, id);
-    // without a cache nothing is counted of one
-    if (kind === 'blobcache' && !mount?.config.cache?.filecache) return undefined;
-    return mount?.instance.metrics()[kind];
+    const target = this.#mounts.counted(kind, id)?.target;
+    return target?.kind === 'rafs' ? target.instance.metrics()[kind] : undefined;
   }
 
   /** `GET /metrics/inflight`. */
@@ -407,4 +354,17 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     this.#session?.setWireLog(level === 'trace');
     return true;
   }
+}
+
+function attachOptions(config: ConfigV2 | undefined): AttachOptions {
+  return {
+    enableXattr: config?.rafs?.enable_xattr ?? false,
+    mountedAtSec: Math.floor(Date.now() / 1000),
+    accounting: accountingOf(config),
+  };
+}
+
+async function closeTarget(target: MountTarget): Promise<void> {
+  if (target.kind === 'rafs') await target.instance.close();
+  else target.directory.close();
 }

@@ -35,14 +35,14 @@ describe('chooseInitialMount', () => {
       imagePullAuth: 'dTpw',
       prefetchFiles: join(dir, 'list'),
     });
-    assert.equal(mount?.bootstrap, '/b');
+    assert.equal(mount?.source, '/b');
     assert.deepEqual(mount?.prefetchFiles, ['/a', '/b/c']);
-    assert.equal(mount?.parsed.config.backend?.registry?.['auth'], 'dTpw');
-    assert.deepEqual(mount?.parsed.warnings, ['unknown key `unknown` at line 1 is ignored']);
+    assert.equal(mount?.parsed?.config.backend?.registry?.['auth'], 'dTpw');
+    assert.deepEqual(mount?.parsed?.warnings, ['unknown key `unknown` at line 1 is ignored']);
   });
 
   it('chooseInitialMount: an image with a directory of blobs, which is the cache too', () => {
-    const config = chooseInitialMount({ bootstrap: '/b', localfsDir: '/blobs' })?.parsed.config;
+    const config = chooseInitialMount({ bootstrap: '/b', localfsDir: '/blobs' })?.parsed?.config;
     assert.equal(config?.backend?.localfs?.dir, '/blobs');
     assert.equal(config?.cache?.type, 'blobcache');
     assert.equal(config?.cache?.filecache?.work_dir, '/blobs');

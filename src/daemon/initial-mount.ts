@@ -4,6 +4,10 @@ import { UsageError, messageOf } from '../base/errors.ts';
 import { parseConfig, readConfigFile, type ParsedConfig } from '../storage/config-parse.ts';
 
 export interface SourceOptions {
+  /** serve this directory instead of an image */
+  sharedDir?: string | undefined;
+  /** where inside the mount it appears; `/` unless given */
+  virtualMountpoint?: string | undefined;
   bootstrap?: string | undefined;
   config?: string | undefined;
   localfsDir?: string | undefined;
@@ -12,9 +16,14 @@ export interface SourceOptions {
   imagePullAuth?: string | undefined;
 }
 
+/** What is served from the start. */
 export interface InitialMount {
-  bootstrap: string;
-  parsed: ParsedConfig;
+  kind: 'rafs' | 'passthrough';
+  /** bootstrap or directory */
+  source: string;
+  mountpoint: string;
+  /** undefined for a directory */
+  parsed?: ParsedConfig;
   prefetchFiles?: string[];
 }
 
@@ -61,7 +70,9 @@ export function readPrefetchList(path: string): string[] {
 
 /** What to serve from the start; undefined: an empty root that waits for mounts by API. */
 export function chooseInitialMount(options: SourceOptions): InitialMount | undefined {
-  const { bootstrap, config, localfsDir, prefetchFiles, imagePullAuth } = options;
+  const { bootstrap, config, localfsDir, prefetchFiles, imagePullAuth, sharedDir } = options;
+  const mountpoint = options.virtualMountpoint ?? '/';
+  if (sharedDir !== undefined) return { kind: 'passthrough', source: sharedDir, mountpoint };
   // without an image the configuration is not even opened: test suites put nonsense there
   if (bootstrap === undefined) return undefined;
   let parsed: ParsedConfig;
@@ -74,7 +85,9 @@ export function chooseInitialMount(options: SourceOptions): InitialMount | undef
     });
   }
   return {
-    bootstrap,
+    kind: 'rafs',
+    source: bootstrap,
+    mountpoint,
     parsed,
     ...(prefetchFiles === undefined ? {} : { prefetchFiles: readPrefetchList(prefetchFiles) }),
   };

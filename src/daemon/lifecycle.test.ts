@@ -36,7 +36,14 @@ function run(more: Partial<FuseDaemonOptions> = {}, parts = fakeParts()): Run {
     target: { write: (line) => void log.push(line), close: async () => {} },
   });
   const stop = new AbortController();
-  const options = { mountpoint: join(dir, 'mnt'), threads: 2, apisock, rlimitNofile: 0, ...more };
+  const options = {
+    mountpoint: join(dir, 'mnt'),
+    threads: 2,
+    apisock,
+    rlimitNofile: 0,
+    writable: false,
+    ...more,
+  };
   const end = runFuseDaemon(options, { parts, logger, signal: stop.signal });
   return { parts, log, end, signal: () => stop.abort() };
 }

@@ -3,7 +3,7 @@
 import { NydusError, UsageError, messageOf } from '../base/errors.ts';
 import type { LogSink } from '../base/log-sink.ts';
 import { versionLine } from '../base/version.ts';
-import { Daemon, accountingOf } from './daemon.ts';
+import { Daemon } from './daemon.ts';
 import { raiseFileLimit } from './file-limit.ts';
 import { loadHttp, startApiServer, type ApiServer } from './http-server.ts';
 import {
@@ -12,7 +12,7 @@ import {
   type InitialMount,
   type SourceOptions,
 } from './initial-mount.ts';
-import type { DaemonParts, ImageInstance, MountSession } from './parts.ts';
+import type { DaemonParts, ImageInstance, MountSession, MountTarget } from './parts.ts';
 import { Router } from './router.ts';
 
 /** Longest that an orderly end may take; test suites kill a daemon that needs 10 s. */
@@ -23,6 +23,8 @@ export interface FuseDaemonOptions extends SourceOptions {
   threads: number;
   apisock?: string | undefined;
   rlimitNofile: number;
+  /** mount read-write */
+  writable: boolean;
 }
 
 export interface FuseDaemonContext<I extends ImageInstance> {
@@ -87,7 +89,7 @@ async function start<I extends ImageInstance>(
   const { logger, parts } = context;
   const mountpoint = resolveMountpoint(options.mountpoint);
   const initial = chooseInitialMount(options);
-  for (const warning of initial?.parsed.warnings ?? []) logger.warn(`configuration: ${warning}`);
+  for (const warning of initial?.parsed?.warnings ?? []) logger.warn(`configuration: ${warning}`);
   const daemon = new Daemon<I>({ parts, logger });
   const session = await startServing(daemon, mountpoint, options, initial, context);
   const exit = Promise.withResolvers<void>();
@@ -103,8 +105,6 @@ async function start<I extends ImageInstance>(
   }
 }
 
-const EVERYTHING = { files: true, pattern: true, latest: true };
-
 /**
  * Mount, and open the image while the workers start, which takes longest (measured: 60 to 100 ms, this thread idle). Nobody
  * sees the mount before the image is attached, and a bad image takes the mount away again.
@@ -112,17 +112,18 @@ const EVERYTHING = { files: true, pattern: true, latest: true };
 async function startServing<I extends ImageInstance>(
   daemon: Daemon<I>,
   mountpoint: string,
-  { threads, apisock }: Pick<FuseDaemonOptions, 'threads' | 'apisock'>,
+  { threads, apisock, writable }: Pick<FuseDaemonOptions, 'threads' | 'apisock' | 'writable'>,
   initial: InitialMount | undefined,
   { parts, logger }: FuseDaemonContext<I>,
 ): Promise<MountSession<I>> {
-  const accounting = initial === undefined ? EVERYTHING : accountingOf(initial.parsed.config);
   const starting = Promise.withResolvers<void>();
   const mounting = parts.mount({
     mountpoint,
     threads,
-    serveOpen: initial === undefined,
-    accounting,
+    // what is no image needs to be opened
+    serveOpen: initial?.kind !== 'rafs',
+    hold: initial !== undefined,
+    writable,
     logger,
     whileStarting: () => starting.resolve(),
   });
@@ -130,29 +131,41 @@ async function startServing<I extends ImageInstance>(
   mounting.then(go, go);
   const opening = starting.promise.then(() => {
     if (apisock !== undefined) loadHttp();
-    return (
-      initial && parts.open({ bootstrap: initial.bootstrap, config: initial.parsed.config, id: '/', logger })
-    );
+    return initial && openInitial(initial, parts, logger);
   });
   const [mounted, opened] = await Promise.allSettled([mounting, opening]);
   const session = mounted.status === 'fulfilled' ? mounted.value : undefined;
-  const instance = opened.status === 'fulfilled' ? opened.value : undefined;
+  const target = opened.status === 'fulfilled' ? opened.value : undefined;
   try {
-    if (opened.status === 'rejected') throw openError(opened.reason, initial?.bootstrap);
+    if (opened.status === 'rejected') throw openError(opened.reason, initial?.source);
     if (session === undefined) throw withMountHint((mounted as PromiseRejectedResult).reason, mountpoint);
-    await daemon.serve(session, instance, initial?.parsed, initial?.prefetchFiles);
-    logger.info(`serving ${initial?.bootstrap ?? 'an empty root'} at ${mountpoint}`);
+    await daemon.serve(session, initial && target && { ...initial, target });
+    logger.info(`serving ${initial?.source ?? 'an empty root'} at ${mountpoint}`);
     return session;
   } catch (error) {
     await session?.unmount();
-    await instance?.close();
+    if (target?.kind === 'rafs') await target.instance.close();
+    else target?.directory.close();
     throw error;
   }
 }
 
-function openError(error: unknown, bootstrap = ''): unknown {
+async function openInitial<I extends ImageInstance>(
+  { kind, source, mountpoint, parsed }: InitialMount,
+  parts: DaemonParts<I>,
+  logger: LogSink,
+): Promise<MountTarget<I>> {
+  if (kind === 'passthrough' || parsed === undefined)
+    return { kind: 'passthrough', directory: await parts.share(source) };
+  return {
+    kind,
+    instance: await parts.open({ bootstrap: source, config: parsed.config, id: mountpoint, logger }),
+  };
+}
+
+function openError(error: unknown, source = ''): unknown {
   if (error instanceof NydusError) return error;
-  return new UsageError(`cannot open ${bootstrap}: ${messageOf(error)}`, { cause: error, exitCode: 1 });
+  return new UsageError(`cannot open ${source}: ${messageOf(error)}`, { cause: error, exitCode: 1 });
 }
 
 const MOUNT_HINTS: Record<string, string> = {

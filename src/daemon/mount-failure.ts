@@ -43,3 +43,15 @@ export function openStep(error: unknown): string {
     error instanceof UsageError || (error instanceof BackendError && /\bblob\b/.test(error.message));
   return storage ? 'Failed to configure device' : 'Failed to fill superBlock';
 }
+
+/** A directory that cannot be shared: `passthroughfs failed to handle request, <text>`. */
+export function shareFailure(error: unknown): DaemonError {
+  const text = osErrorText(rootSystemError(error)) ?? messageOf(error);
+  return DaemonError.other(`passthroughfs failed to handle request, ${text}`, { cause: error });
+}
+
+/** What kept something that was opened from being shown: no place for it. */
+export function attachFailure(error: unknown): unknown {
+  if (error instanceof DaemonError || !(error instanceof UsageError)) return error;
+  return DaemonError.other(`VFS failed to handle request, ${messageOf(error)}`, { cause: error });
+}

@@ -67,23 +67,22 @@ function decodeKeys(text: string): Set<string> {
 const RAFS = 'rafs';
 const PASSTHROUGH = ['passthrough', 'passthroughfs', 'passthrough_fs'];
 
-/** Refuse what is no RAFS mount. DaemonError in upstream's words. */
-export function checkFsType(fsType: string): void {
-  if (fsType === RAFS) return;
-  if (PASSTHROUGH.includes(fsType)) throw DaemonError.notYet(`filesystem type \`${fsType}\``);
+/** What a filesystem type means. DaemonError in upstream's words when it means nothing. */
+export function fsKind(fsType: string): 'rafs' | 'passthrough' {
+  if (fsType === RAFS) return 'rafs';
+  if (PASSTHROUGH.includes(fsType)) return 'passthrough';
   throw DaemonError.other(
     `invalid argument \`only 'rafs' and 'passthrough_fs' are supported, but ${fsType} was specified\``,
   );
 }
 
-/** Refuse a mountpoint that is not the root. */
+/** Refuse what is no place inside a mount. */
 export function checkMountpoint(mountpoint: string): void {
-  if (!mountpoint.startsWith('/')) {
-    throw DaemonError.other(
-      'VFS failed to handle request, PathWalk(Os { code: 22, kind: InvalidInput, message: "Invalid argument" })',
-    );
-  }
-  if (mountpoint !== '/') throw DaemonError.notYet(`mountpoint \`${mountpoint}\` (only \`/\` is)`);
+  const isPlace = mountpoint.startsWith('/') && !mountpoint.split('/').includes('..');
+  if (isPlace) return;
+  throw DaemonError.other(
+    'VFS failed to handle request, PathWalk(Os { code: 22, kind: InvalidInput, message: "Invalid argument" })',
+  );
 }
 
 /** Refuse a prefetch list with a relative path. */

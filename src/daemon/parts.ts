@@ -46,27 +46,39 @@ export interface AttachOptions {
   enableXattr: boolean;
   /** seconds since 1970, shown as the time of inodes without one */
   mountedAtSec: number;
+  accounting: Accounting;
 }
 
-/** A kernel mount with its workers. */
+/** A plain directory that is served. */
+export interface SharedDirectory {
+  readonly source: string;
+  /** no thread may serve it any more */
+  close(): void;
+}
+
+/** What is shown at a mountpoint. */
+export type MountTarget<I extends ImageInstance = ImageInstance> =
+  { kind: 'rafs'; instance: I } | { kind: 'passthrough'; directory: SharedDirectory };
+
+/** A kernel mount with its workers; mountpoints are places inside it. */
 export interface MountSession<I extends ImageInstance = ImageInstance> {
-  /** serve an image at the root */
-  attach(instance: I, options: AttachOptions): Promise<void>;
-  /** serve another image at the root; kernel caches of the old one are dropped */
-  replace(instance: I, options: AttachOptions): Promise<void>;
-  /** serve an empty root again; kernel caches are dropped */
-  detach(): Promise<void>;
+  /** show something where nothing is */
+  attach(mountpoint: string, target: MountTarget<I>, options: AttachOptions): Promise<void>;
+  /** show something else; kernel caches of what was there are dropped */
+  replace(mountpoint: string, target: MountTarget<I>, options: AttachOptions): Promise<void>;
+  /** show an empty directory again; kernel caches are dropped */
+  detach(mountpoint: string): Promise<void>;
   /** end the workers, leave the mount */
   stop(): Promise<void>;
   /** end the workers and unmount */
   unmount(): Promise<void>;
   /** settles when nothing is mounted any more, whoever unmounted it */
   readonly ended: Promise<void>;
-  counters(): FsCounters;
+  counters(mountpoint: string): FsCounters;
   /** per inode, as nydusd.md 6.2 spells it */
-  files(): unknown;
-  pattern(): unknown;
-  takeLatest(): unknown;
+  files(mountpoint: string): unknown;
+  pattern(mountpoint: string): unknown;
+  takeLatest(mountpoint: string): unknown;
   inflight(): readonly InflightOp[];
   /** switch the log line per operation */
   setWireLog(on: boolean): void;
@@ -77,8 +89,10 @@ export interface SessionOptions {
   threads: number;
   /** answer OPEN and OPENDIR instead of telling the kernel not to send them */
   serveOpen: boolean;
-  /** of the image to come; of any image when the daemon starts empty */
-  accounting: Accounting;
+  /** let whoever comes wait until something is attached */
+  hold: boolean;
+  /** mount read-write */
+  writable?: boolean;
   logger: Logger;
   /** called once the workers are starting: this thread has time for other things until they are ready */
   whileStarting?: () => void;
@@ -95,4 +109,6 @@ export interface InstanceOptions {
 export interface DaemonParts<I extends ImageInstance = ImageInstance> {
   mount(options: SessionOptions): Promise<MountSession<I>>;
   open(options: InstanceOptions): Promise<I>;
+  /** get a directory ready to be served */
+  share(source: string): Promise<SharedDirectory>;
 }

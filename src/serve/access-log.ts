@@ -5,7 +5,7 @@ const HEAD = 0;
 const TAIL = 1;
 const LOST = 2;
 const HEADER_BYTES = 64;
-/** words per record: ino, what * 2^33 + failed * 2^32 + size, seconds */
+/** words per record: ino, (index * 32 + what) * 2^33 + failed * 2^32 + size, seconds */
 const RECORD_WORDS = 3;
 /** records; a power of two */
 const CAPACITY = 16384;
@@ -16,6 +16,19 @@ export const ACCESS_LOG_BYTES = HEADER_BYTES + CAPACITY * RECORD_WORDS * 8;
 
 /** `what` of a record that stands for no operation: the inode was looked up or listed. */
 export const ENTERED = 15;
+
+/** Kinds of records: operations and ENTERED. */
+const WHATS = 32;
+
+/** Takes one record. */
+export type AccessRecord = (
+  index: number,
+  what: number,
+  ino: number,
+  size: number,
+  failed: boolean,
+  seconds: number,
+) => void;
 
 /** One thread's ring. */
 export class AccessLog {
@@ -30,8 +43,8 @@ export class AccessLog {
     this.#wake = wake;
   }
 
-  /** Note one operation, or ENTERED. */
-  add(what: number, ino: number, size: number, failed: boolean): void {
+  /** Note one operation, or ENTERED. @param index backend index */
+  add(index: number, what: number, ino: number, size: number, failed: boolean): void {
     const control = this.#control;
     const head = Atomics.load(control, HEAD);
     const used = (head - Atomics.load(control, TAIL)) >>> 0;
@@ -46,13 +59,13 @@ export class AccessLog {
     }
     const at = (head & (CAPACITY - 1)) * RECORD_WORDS;
     this.#records[at] = ino;
-    this.#records[at + 1] = what * 2 ** 33 + (failed ? 2 ** 32 : 0) + size;
+    this.#records[at + 1] = (index * WHATS + what) * 2 ** 33 + (failed ? 2 ** 32 : 0) + size;
     this.#records[at + 2] = Date.now() / 1000;
     Atomics.store(control, HEAD, (head + 1) | 0);
   }
 
   /** Hand every waiting record to `use`, oldest first, and make room. */
-  drain(use: (what: number, ino: number, size: number, failed: boolean, seconds: number) => void): void {
+  drain(use: AccessRecord): void {
     const control = this.#control;
     const head = Atomics.load(control, HEAD);
     let tail = Atomics.load(control, TAIL);
@@ -60,8 +73,10 @@ export class AccessLog {
       const at = (tail & (CAPACITY - 1)) * RECORD_WORDS;
       const word = this.#records[at + 1] ?? 0;
       const rest = word % 2 ** 33;
+      const key = Math.floor(word / 2 ** 33);
       use(
-        Math.floor(word / 2 ** 33),
+        Math.floor(key / WHATS),
+        key % WHATS,
         this.#records[at] ?? 0,
         rest % 2 ** 32,
         rest >= 2 ** 32,

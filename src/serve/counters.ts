@@ -35,6 +35,10 @@ const WORDS = LATENCY_DIST + BUCKETS;
 /** Bytes of one block, a multiple of 64 so that threads do not share a cache line. */
 export const COUNTER_BYTES = Math.ceil((WORDS * 8) / 64) * 64;
 
+/** Backend indexes, 0 among them. */
+export const BACKENDS = 256;
+export const COUNTER_SET_BYTES = COUNTER_BYTES * BACKENDS;
+
 /** Counter fields of the API's `/metrics`. */
 export interface FsStats {
   nr_opens: number;
@@ -68,15 +72,23 @@ export class Counters {
   }
 
   /** An operation other than READ is done. */
-  count(fop: number, success: boolean): void {
+  count(fop: number, micros: number, success: boolean): void {
+    const words = this.#words;
     const at = (success ? HITS : ERRORS) + fop;
-    this.#words[at] = (this.#words[at] ?? 0) + 1;
+    words[at] = (words[at] ?? 0) + 1;
+    words[LATENCY + fop] = (words[LATENCY + fop] ?? 0) + micros;
+    if (fop === Fop.open && success) words[NR_OPENS] = (words[NR_OPENS] ?? 0) + 1;
+  }
+
+  /** Back to zero; only while no thread serves what is counted. */
+  reset(): void {
+    this.#words.fill(0);
   }
 
   /** A READ is done. @param size bytes returned; counted when it succeeded */
   countRead(size: number, micros: number, success: boolean): void {
     const words = this.#words;
-    this.count(Fop.read, success);
+    this.count(Fop.read, micros, success);
     if (success) {
       const block = BLOCK_COUNT + sizeBucket(size);
       words[block] = (words[block] ?? 0) + 1;
@@ -84,7 +96,6 @@ export class Counters {
     }
     const bucket = LATENCY_DIST + latencyBucket(micros);
     words[bucket] = (words[bucket] ?? 0) + 1;
-    words[LATENCY + Fop.read] = (words[LATENCY + Fop.read] ?? 0) + micros;
   }
 
   /** Add this block to a sum. */
@@ -100,6 +111,24 @@ export class Counters {
     add(sum.fop_errors, ERRORS);
     add(sum.fop_cumulative_latency_total, LATENCY);
     add(sum.read_latency_dist, LATENCY_DIST);
+  }
+}
+
+/** The blocks of one thread, one for each backend index; 0 counts what belongs to no backend. */
+export class CounterSet {
+  readonly #buffer: ArrayBufferLike;
+  readonly #offset: number;
+  readonly #blocks: (Counters | undefined)[] = Array.from({ length: BACKENDS });
+
+  /** @param buffer COUNTER_SET_BYTES from `offset` on */
+  constructor(buffer: ArrayBufferLike, offset = 0) {
+    this.#buffer = buffer;
+    this.#offset = offset;
+  }
+
+  /** Counters of a backend index. */
+  at(index: number): Counters {
+    return (this.#blocks[index] ??= new Counters(this.#buffer, this.#offset + index * COUNTER_BYTES));
   }
 }
 

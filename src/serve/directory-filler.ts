@@ -1,7 +1,7 @@
 // Writes directory entries into a READDIR or READDIRPLUS reply. One object and one visitor per thread, reused.
 // Source: include/uapi/linux/fuse.h, struct fuse_dirent, fuse_direntplus; DT_ numbers of dirent.h.
 import type { DirVisitor } from '../format/image.ts';
-import { ENTERED, type AccessLog } from './access-log.ts';
+import { ENTERED } from './access-log.ts';
 import type { MessageBuffer } from './message-buffer.ts';
 import { attr, dirent, entryOut, offsetsOf } from './protocol.ts';
 import type { ServedImage } from './served-image.ts';
@@ -18,7 +18,6 @@ export class DirectoryFiller {
   /** give this to RafsImage.readdir after `start` */
   readonly visit: DirVisitor;
   readonly #lookups: Float64Array;
-  readonly #accessLog: AccessLog | undefined;
   #view: DataView = new DataView(new ArrayBuffer(0));
   #bytes: Uint8Array = new Uint8Array(0);
   #image: ServedImage | undefined;
@@ -27,9 +26,8 @@ export class DirectoryFiller {
   #at = 0;
   #end = 0;
 
-  constructor(lookups: Float64Array, accessLog: AccessLog | undefined) {
+  constructor(lookups: Float64Array) {
     this.#lookups = lookups;
-    this.#accessLog = accessLog;
     this.visit = (ino, name, fileType, cookie) => this.#add(ino, name, fileType, cookie);
   }
 
@@ -80,7 +78,7 @@ export class DirectoryFiller {
       this.#bytes.fill(0, this.#at, this.#at + PLUS_HEAD);
       return;
     }
-    this.#accessLog?.add(ENTERED, ino, 0, false);
+    image.accessLog?.add(image.index, ENTERED, ino, 0, false);
     // the kernel counts a lookup for each entry but `.` and `..`
     const dots = name[0] === DOT && (name.length === 1 || (name.length === 2 && name[1] === DOT));
     if (!dots) this.#lookups[image.index] = (this.#lookups[image.index] ?? 0) + 1;

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { FormatError } from '../base/errors.ts';
 import { S_IFDIR, S_IFREG } from '../format/flags.ts';
 import type { InodeAttr, RafsImage } from '../format/image.ts';
-import { Counters, COUNTER_BYTES, emptyStats, Fop } from './counters.ts';
+import { CounterSet, type Counters, COUNTER_SET_BYTES, emptyStats, Fop } from './counters.ts';
 import { Dispatcher, IN_FLIGHT_WORDS } from './dispatcher.ts';
 import { DEFERRED } from './exchange.ts';
 import { MessageBuffer } from './message-buffer.ts';
@@ -80,14 +80,15 @@ interface Bench {
 function bench(serveOpen = false, negotiated = 45): Bench {
   const state = new SessionState();
   if (negotiated > 0) state.setNegotiated(negotiated);
-  const counters = new Counters(new ArrayBuffer(COUNTER_BYTES));
+  const set = new CounterSet(new ArrayBuffer(COUNTER_SET_BYTES));
+  const counters = set.at(1);
   const lookups = new Float64Array(256);
   const reports: unknown[] = [];
   const dispatcher = new Dispatcher({
     state,
     serveOpen,
     startedAtSec: 1000,
-    counters,
+    counters: set,
     inFlight: new Uint32Array(IN_FLIGHT_WORDS),
     lookups,
     report: (op, error) => reports.push([op, error]),
@@ -307,11 +308,11 @@ test('Dispatcher: a repeated request is answered under its number, bit 63 includ
   assert.equal(bench().send(bytes).reply.readBigUInt64LE(8), (1n << 63n) | 0x42n);
 });
 
-test('Dispatcher: without an image the root is an empty directory that is not cached', () => {
+test('Dispatcher: without an image the root is an empty pseudo directory', () => {
   const { dispatcher, send } = bench(true);
   dispatcher.setRoot(0);
   const { reply } = send(message(Opcode.GETATTR, 1n, u64s(0, 0)));
-  assert.equal(reply.readBigUInt64LE(16), 0n);
+  assert.equal(reply.readBigUInt64LE(16), 1n << 32n);
   assert.equal(reply.readUInt32LE(92), S_IFDIR | 0o777);
   assert.equal(send(message(Opcode.LOOKUP, 1n, 'f\0')).reply.readInt32LE(4), -ENOENT);
   assert.equal(send(message(Opcode.READDIR, 1n, readBody(0, 4096))).length, 16);

@@ -2,14 +2,15 @@
 // Knows no transport. No promise, no bigint and no allocation for common requests (PERFORMANCE 1: 4 µs per operation).
 import { constants } from 'node:os';
 import { errnoOf } from '../base/errno.ts';
-import type { AccessLog } from './access-log.ts';
-import { Fop, type Counters } from './counters.ts';
+import { BACKENDS, Fop, type CounterSet } from './counters.ts';
 import { DirectoryFiller } from './directory-filler.ts';
 import { DEFERRED, NO_REPLY, type DeferredRead, type Exchange } from './exchange.ts';
 import type { MessageBuffer } from './message-buffer.ts';
 import { MAX_OPCODE, Opcode, ROOT_NODEID } from './opcodes.ts';
 import { OP_BY_NUMBER, type Op } from './ops.ts';
 import { inHeader, offsetsOf, outHeader } from './protocol.ts';
+import type { PassthroughFs } from './passthrough/passthrough-fs.ts';
+import { PseudoView } from './pseudo/pseudo-view.ts';
 import type { ServedImage } from './served-image.ts';
 import type { SessionState } from './session-state.ts';
 
@@ -18,7 +19,6 @@ const { EINVAL, EIO, ENODATA, ENOENT, ENOSYS, ENOTDIR } = constants.errno;
 const H = offsetsOf(inHeader);
 const O = offsetsOf(outHeader);
 const WORD = 0x1_0000_0000;
-const INDEX_COUNT = 256;
 
 /** Words of one thread's in-flight slot: opcode (0 = idle), node id, unique, seconds since 1970. */
 export const IN_FLIGHT_WORDS = 6;
@@ -27,12 +27,11 @@ export interface DispatcherOptions {
   state: SessionState;
   serveOpen: boolean;
   startedAtSec: number;
-  counters: Counters;
+  counters: CounterSet;
   /** this thread's in-flight slot, IN_FLIGHT_WORDS long */
   inFlight: Uint32Array;
   /** lookups held by the kernel, by backend index; 256 numbers */
   lookups: Float64Array;
-  accessLog?: AccessLog | undefined;
   /** a request was interrupted: halves of its `unique` */
   interrupt?: ((low: number, high: number) => void) | undefined;
   /** something threw that was not foreseen */
@@ -45,7 +44,6 @@ export class Dispatcher implements Exchange {
   readonly serveOpen: boolean;
   readonly startedAtSec: number;
   readonly filler: DirectoryFiller;
-  readonly accessLog: AccessLog | undefined;
   readonly lookups: Float64Array;
   readonly deferred: DeferredRead = { index: 0, ino: 0, offset: 0, size: 0, startedAtMs: 0 };
   request!: MessageBuffer;
@@ -56,8 +54,14 @@ export class Dispatcher implements Exchange {
   interrupt: ((low: number, high: number) => void) | undefined;
   /** performance.now() when the request of the wire log began; kept only while tracing */
   beganAtMs = 0;
-  readonly #images: (ServedImage | undefined)[] = Array.from({ length: INDEX_COUNT });
-  readonly #counters: Counters;
+  pseudo = new PseudoView();
+  readonly #images: (ServedImage | undefined)[] = Array.from({ length: BACKENDS });
+  readonly #directories: (PassthroughFs | undefined)[] = Array.from({ length: BACKENDS });
+  readonly #counters: CounterSet;
+  /** shared directories there are: without any, no request looks for one */
+  #directoryCount = 0;
+  /** backend index of the request */
+  #index = 0;
   readonly #inFlight: Uint32Array;
   readonly #report: ((op: string, error: unknown) => void) | undefined;
   #rootIndex = 0;
@@ -67,8 +71,7 @@ export class Dispatcher implements Exchange {
     this.serveOpen = options.serveOpen;
     this.startedAtSec = options.startedAtSec;
     this.lookups = options.lookups;
-    this.accessLog = options.accessLog;
-    this.filler = new DirectoryFiller(options.lookups, options.accessLog);
+    this.filler = new DirectoryFiller(options.lookups);
     this.interrupt = options.interrupt;
     this.#counters = options.counters;
     this.#inFlight = options.inFlight;
@@ -80,13 +83,23 @@ export class Dispatcher implements Exchange {
     this.#images[index] = image;
   }
 
-  /** Which backend the root of the mount is; 0 = an empty pseudo directory. */
+  /** Put a shared directory at its index, or take away what is there. */
+  setDirectory(index: number, directory: PassthroughFs | undefined): void {
+    this.#directories[index] = directory;
+    this.#directoryCount = this.#directories.filter((known) => known !== undefined).length;
+  }
+
+  /** Which backend the root of the mount is; 0 = a pseudo directory. */
   setRoot(index: number): void {
     this.#rootIndex = index;
   }
 
   imageAt(index: number): ServedImage | undefined {
     return this.#images[index];
+  }
+
+  directoryAt(index: number): PassthroughFs | undefined {
+    return this.#directories[index];
   }
 
   /**
@@ -127,18 +140,26 @@ export class Dispatcher implements Exchange {
   }
 
   #run(row: Op): number {
-    let result = row.node ? this.#resolve() : 0;
-    if (result === 0) {
-      try {
-        result = row.handler(this);
-      } catch (error) {
-        result = -this.#errnoFor(row, error);
-      }
+    if (row.fop < 0) return this.#serve(row);
+    const start = performance.now();
+    const result = this.#serve(row);
+    if (row.fop !== Fop.read) {
+      const success = result >= 0 || result === -ENODATA || result === NO_REPLY;
+      this.#counters.at(this.#index).count(row.fop, (performance.now() - start) * 1000, success);
+      if (this.image !== undefined) this.image.accessLog?.add(this.#index, row.fop, this.ino, 0, !success);
     }
-    if (row.fop >= 0 && row.fop !== Fop.read) {
-      const success = result >= 0 || result === -ENODATA;
-      this.#counters.count(row.fop, success);
-      if (this.image !== undefined) this.accessLog?.add(row.fop, this.ino, 0, !success);
+    return result;
+  }
+
+  #serve(row: Op): number {
+    const directory = this.#directoryCount === 0 ? undefined : this.#directoryOf();
+    let result = row.node && directory === undefined ? this.#resolve() : 0;
+    if (result !== 0) return result;
+    try {
+      if (directory !== undefined && row.replies) result = directory.handle(row.opcode, this);
+      else result = row.handler(this);
+    } catch (error) {
+      result = -this.#errnoFor(row, error);
     }
     return result;
   }
@@ -150,9 +171,23 @@ export class Dispatcher implements Exchange {
       this.deferred.startedAtMs = performance.timeOrigin + start;
       return result;
     }
-    this.#counters.countRead(result < 0 ? 0 : result, (performance.now() - start) * 1000, result >= 0);
-    this.accessLog?.add(Fop.read, this.ino, result < 0 ? 0 : result, result < 0);
+    const micros = (performance.now() - start) * 1000;
+    this.#counters.at(this.#index).countRead(result < 0 ? 0 : result, micros, result >= 0);
+    this.image?.accessLog?.add(this.#index, Fop.read, this.ino, result < 0 ? 0 : result, result < 0);
     return result;
+  }
+
+  /** The shared directory that the node id belongs to. */
+  #directoryOf(): PassthroughFs | undefined {
+    const view = this.request.view;
+    const high = view.getUint32(H.nodeid + 4, true);
+    const isRoot = high === 0 && view.getUint32(H.nodeid, true) === ROOT_NODEID;
+    const index = isRoot ? this.#rootIndex : high >>> 24;
+    const directory = this.#directories[index];
+    if (directory === undefined) return undefined;
+    this.image = undefined;
+    this.#index = index;
+    return directory;
   }
 
   /** Find image and inode number of the node id; 0, or minus an errno. */
@@ -162,12 +197,13 @@ export class Dispatcher implements Exchange {
     const high = view.getUint32(H.nodeid + 4, true);
     this.image = undefined;
     if (high === 0) {
-      if (low !== ROOT_NODEID) return -ENOENT;
-      this.image = this.#images[this.#rootIndex];
-      this.ino = this.image === undefined ? ROOT_NODEID : this.image.image.rootIno;
-      return 0;
+      this.#index = low === ROOT_NODEID ? this.#rootIndex : 0;
+      this.image = this.#images[this.#index];
+      this.ino = this.image === undefined ? low : this.image.image.rootIno;
+      return this.image !== undefined || this.pseudo.has(low) ? 0 : -ENOENT;
     }
-    this.image = this.#images[high >>> 24];
+    this.#index = high >>> 24;
+    this.image = this.#images[this.#index];
     if (this.image === undefined) return -ENOENT;
     this.ino = (high & 0xff_ffff) * WORD + low;
     return 0;

@@ -1,7 +1,8 @@
 // What a handler sees of one request, and what it may answer. One object per thread, reused for every request.
-import type { AccessLog } from './access-log.ts';
 import type { MessageBuffer } from './message-buffer.ts';
 import type { DirectoryFiller } from './directory-filler.ts';
+import type { PassthroughFs } from './passthrough/passthrough-fs.ts';
+import type { PseudoView } from './pseudo/pseudo-view.ts';
 import type { ServedImage } from './served-image.ts';
 import type { SessionState } from './session-state.ts';
 
@@ -25,10 +26,9 @@ export interface Exchange {
   readonly state: SessionState;
   /** OPEN and OPENDIR are answered; otherwise ENOSYS tells the kernel to stop asking */
   readonly serveOpen: boolean;
-  /** seconds since 1970 at which the session began; times of the pseudo root */
+  /** seconds since 1970 at which the session began; times of pseudo directories */
   readonly startedAtSec: number;
   readonly filler: DirectoryFiller;
-  readonly accessLog: AccessLog | undefined;
   /** lookups the kernel holds per backend index */
   readonly lookups: Float64Array;
   readonly deferred: DeferredRead;
@@ -36,14 +36,18 @@ export interface Exchange {
   reply: MessageBuffer;
   /** bytes of the request */
   length: number;
-  /** the image behind the node id; undefined for the pseudo root */
+  /** directories above what is mounted */
+  readonly pseudo: PseudoView;
+  /** the image behind the node id; undefined for a pseudo directory */
   image: ServedImage | undefined;
-  /** inode number inside that image; 1 for the pseudo root */
+  /** inode number inside that image; or the pseudo directory's */
   ino: number;
   /** a request was interrupted: halves of its `unique` */
   interrupt: ((low: number, high: number) => void) | undefined;
-  /** where lookups go when nothing is attached at an index */
+  /** the image at a backend index, if it is one */
   imageAt(index: number): ServedImage | undefined;
+  /** the shared directory at a backend index, if it is one */
+  directoryAt(index: number): PassthroughFs | undefined;
 }
 
 /**

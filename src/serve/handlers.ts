@@ -1,10 +1,9 @@
 // What each operation does. A handler reads its arguments from byte 40 of the request and writes its payload at
 // byte 16 of the reply. Source: nydusd.md 10.3; include/uapi/linux/fuse.h. Nothing here allocates for common requests.
 import { constants } from 'node:os';
-import { S_IFDIR } from '../format/flags.ts';
 import { ENTERED } from './access-log.ts';
 import { DEFERRED, NO_REPLY, type Exchange } from './exchange.ts';
-import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, INC_EPOCH_MINOR, MAX_IO, ROOT_NODEID } from './opcodes.ts';
+import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, INC_EPOCH_MINOR, MAX_IO } from './opcodes.ts';
 import {
   accessIn,
   attr as attrTable,
@@ -24,6 +23,7 @@ import {
   outHeader,
   readIn,
 } from './protocol.ts';
+import { getattrPseudo, lookupPseudo, readdirPseudo } from './pseudo/pseudo-ops.ts';
 import { putForever } from './served-image.ts';
 
 const { ENOENT, EINVAL, ENAMETOOLONG, ENOSYS, EROFS, ENODATA, ERANGE, EACCES, ENOTDIR, ENOTTY, EISDIR } =
@@ -35,7 +35,6 @@ const OUT = outHeader.size;
 const H = offsetsOf(inHeader);
 const READ = offsetsOf(readIn);
 const AO = offsetsOf(attrOut);
-const A = offsetsOf(attrTable);
 const FORGET = offsetsOf(forgetIn);
 const FORGET_ONE = offsetsOf(forgetOne);
 const INTERRUPT = offsetsOf(interruptIn);
@@ -62,7 +61,7 @@ export function lookup(x: Exchange): number {
   const length = nameLength(x, BODY);
   if (length < 0) return length;
   const image = x.image;
-  if (image === undefined) return -ENOENT;
+  if (image === undefined) return lookupPseudo(x, x.request.names.at(length));
   const child = image.image.lookup(x.ino, x.request.names.at(length));
   const view = x.reply.view;
   if (child === 0) {
@@ -73,30 +72,21 @@ export function lookup(x: Exchange): number {
   } else {
     image.putEntry(view, OUT, child);
     x.lookups[image.index] = (x.lookups[image.index] ?? 0) + 1;
-    x.accessLog?.add(ENTERED, child, 0, false);
+    image.accessLog?.add(image.index, ENTERED, child, 0, false);
   }
   return entryOut.size + attrTable.size;
 }
 
-/** GETATTR. The pseudo root may change at any time, so it is not cached. */
+/** GETATTR: attributes never change. */
 export function getattr(x: Exchange): number {
+  if (x.image === undefined) return getattrPseudo(x);
   const view = x.reply.view;
   view.setUint32(OUT + AO.attrValid, 0, true);
-  view.setUint32(OUT + AO.attrValid + 4, x.image === undefined ? 0 : 1, true);
+  view.setUint32(OUT + AO.attrValid + 4, 1, true);
   view.setUint32(OUT + AO.attrValidNsec, 0, true);
   view.setUint32(OUT + AO.dummy, 0, true);
-  const at = OUT + attrOut.size;
-  if (x.image === undefined) {
-    x.reply.bytes.fill(0, at, at + attrTable.size);
-    view.setUint32(at + A.ino, ROOT_NODEID, true);
-    for (const field of [A.atime, A.mtime, A.ctime]) view.setUint32(at + field, x.startedAtSec, true);
-    view.setUint32(at + A.mode, S_IFDIR | 0o777, true);
-    view.setUint32(at + A.nlink, 2, true);
-    view.setUint32(at + A.blksize, 4096, true);
-  } else {
-    x.image.load(x.ino);
-    x.image.putAttr(view, at);
-  }
+  x.image.load(x.ino);
+  x.image.putAttr(view, OUT + attrOut.size);
   return attrOut.size + attrTable.size;
 }
 
@@ -130,12 +120,12 @@ export function read(x: Exchange): number {
 
 function fillDirectory(x: Exchange, plus: boolean): number {
   const image = x.image;
-  if (image === undefined) return 0;
   const view = x.request.view;
   const cookie =
     view.getUint32(BODY + READ.offset + 4, true) * WORD + view.getUint32(BODY + READ.offset, true);
   const size = Math.min(view.getUint32(BODY + READ.size, true), MAX_IO, x.reply.bytes.length - OUT);
   if (size === 0 || cookie > Number.MAX_SAFE_INTEGER) return 0;
+  if (image === undefined) return readdirPseudo(x, cookie, OUT + size, plus);
   x.filler.start(image, x.reply, OUT, OUT + size, plus);
   image.image.readdir(x.ino, cookie, x.filler.visit);
   return x.filler.filled;
@@ -241,6 +231,7 @@ function forgetNode(x: Exchange, nodeAt: number, countAt: number): void {
   const index = view.getUint32(nodeAt + 4, true) >>> 24;
   const count = view.getUint32(countAt + 4, true) * WORD + view.getUint32(countAt, true);
   x.lookups[index] = (x.lookups[index] ?? 0) - count;
+  x.directoryAt(index)?.forgetAt(view, nodeAt, count);
 }
 
 /** FORGET: the kernel has dropped an inode. Nothing is kept per inode; the sum tells when an image is unused. */

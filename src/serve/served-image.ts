@@ -2,6 +2,7 @@
 // Source: nydusd.md 9 (node ids), 10.3 (getattr).
 import { S_IFDIR, S_IFMT, S_IFBLK, S_IFCHR } from '../format/flags.ts';
 import { newAttr, type InodeAttr, type RafsImage } from '../format/image.ts';
+import type { AccessLog } from './access-log.ts';
 import { attr as attrTable, entryOut, offsetsOf } from './protocol.ts';
 
 const A = offsetsOf(attrTable);
@@ -46,6 +47,8 @@ export class ServedImage {
   readonly hasXattrs: boolean;
   readonly generation: number;
   readonly attr = newAttr();
+  /** where uses of its inodes are noted, when a statistic wants them */
+  readonly accessLog: AccessLog | undefined;
   readonly #rootIno: number;
   readonly #mountedAt: number;
   readonly #explicit: boolean;
@@ -53,7 +56,14 @@ export class ServedImage {
   readonly #gid: number;
 
   /** @param index backend index, 1 to 255  @param generation distinguishes successive images at one index */
-  constructor(source: LocalSource, index: number, generation: number, options: ServeOptions) {
+  constructor(
+    source: LocalSource,
+    index: number,
+    generation: number,
+    options: ServeOptions,
+    accessLog?: AccessLog,
+  ) {
+    this.accessLog = accessLog;
     this.source = source;
     this.image = source.image;
     this.index = index;

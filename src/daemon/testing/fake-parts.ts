@@ -6,6 +6,7 @@ import type {
   ImageInstance,
   InflightOp,
   MountSession,
+  MountTarget,
 } from '../parts.ts';
 
 export const ZERO_COUNTERS: FsCounters = {
@@ -50,22 +51,31 @@ export interface FakeParts extends DaemonParts<FakeInstance> {
   kernelUnmounts(): void;
 }
 
+/** The root is not named: most tests use nothing else. */
+function at(mountpoint: string): string {
+  return mountpoint === '/' ? '' : ` at ${mountpoint}`;
+}
+
+function named(target: MountTarget<FakeInstance>): string {
+  return target.kind === 'rafs' ? target.instance.bootstrap : target.directory.source;
+}
+
 /** Fresh parts. */
 export function fakeParts(): FakeParts {
   const log: string[] = [];
   const ended = Promise.withResolvers<void>();
   const session: MountSession<FakeInstance> = {
     ended: ended.promise,
-    attach: async (instance, options) => {
+    attach: async (mountpoint, target, options) => {
       if (parts.attachError !== undefined) throw parts.attachError;
-      log.push(`attach ${instance.bootstrap}`);
+      log.push(`attach ${named(target)}${at(mountpoint)}`);
       parts.attached = options;
     },
-    replace: async (instance, options) => {
-      log.push(`replace ${instance.bootstrap}`);
+    replace: async (mountpoint, target, options) => {
+      log.push(`replace ${named(target)}${at(mountpoint)}`);
       parts.attached = options;
     },
-    detach: async () => void log.push('detach'),
+    detach: async (mountpoint) => void log.push(`detach${at(mountpoint)}`),
     stop: async () => void log.push('stop'),
     unmount: async () => void log.push('unmount'),
     counters: () => ZERO_COUNTERS,
@@ -85,6 +95,11 @@ export function fakeParts(): FakeParts {
     mount: async ({ mountpoint, serveOpen }) => {
       log.push(`mount ${mountpoint}${serveOpen ? ' with open' : ''}`);
       return session;
+    },
+    share: async (source) => {
+      if (parts.openError !== undefined) throw parts.openError;
+      log.push(`share ${source}`);
+      return { source, close: () => void log.push(`close ${source}`) };
     },
     open: async ({ bootstrap }) => {
       if (parts.openError !== undefined) throw parts.openError;

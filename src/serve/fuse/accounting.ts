@@ -1,5 +1,5 @@
 // Statistics per inode, gathered from the workers' rings on the main thread. Source: nydusd.md 6.2.
-import { ENTERED, type AccessLog } from '../access-log.ts';
+import { ENTERED, type AccessLog, type AccessRecord } from '../access-log.ts';
 import { BUCKETS, Fop, FOP_COUNT, sizeBucket } from '../counters.ts';
 
 /** Which statistics are kept. */
@@ -34,25 +34,15 @@ export const MAX_ACCOUNTED_INODES = 1_000_000;
 
 const DRAIN_INTERVAL_MS = 100;
 
-/** Keeps the statistics of a session. */
+/** Keeps the statistics of all mounts of a session. */
 export class Accounting {
-  readonly #options: AccountingOptions;
   readonly #logs: AccessLog[] = [];
-  readonly #files = new Map<number, FileStats>();
-  readonly #patterns = new Map<number, AccessPattern>();
-  readonly #latest = new Set<number>();
-  readonly #timer: NodeJS.Timeout | undefined;
+  readonly #mounts = new Map<number, MountAccounting>();
+  readonly #timer: NodeJS.Timeout;
 
-  constructor(options: AccountingOptions) {
-    this.#options = options;
-    if (this.enabled) {
-      this.#timer = setInterval(() => this.drain(), DRAIN_INTERVAL_MS);
-      this.#timer.unref();
-    }
-  }
-
-  get enabled(): boolean {
-    return this.#options.files || this.#options.pattern || this.#options.latest;
+  constructor() {
+    this.#timer = setInterval(() => this.drain(), DRAIN_INTERVAL_MS);
+    this.#timer.unref();
   }
 
   /** Gather from this ring too. */
@@ -60,9 +50,22 @@ export class Accounting {
     this.#logs.push(log);
   }
 
+  /** Keep statistics of a backend index from now on, from nothing; undefined options end it. */
+  setMount(index: number, options: AccountingOptions | undefined): void {
+    if (this.#mounts.size > 0) this.drain();
+    if (options === undefined) this.#mounts.delete(index);
+    else if (isWanted(options)) this.#mounts.set(index, new MountAccounting(options));
+  }
+
+  /** The statistics of a backend index; undefined where none is kept. */
+  mount(index: number): MountAccounting | undefined {
+    this.drain();
+    return this.#mounts.get(index);
+  }
+
   /** Take what waits in the rings. */
   drain(): void {
-    for (const log of this.#logs) log.drain(this.record);
+    if (this.#mounts.size > 0) for (const log of this.#logs) log.drain(this.record);
   }
 
   stop(): void {
@@ -71,12 +74,34 @@ export class Accounting {
   }
 
   /** Count one operation. `what` is a Fop number or ENTERED. */
-  readonly record = (what: number, ino: number, size: number, failed: boolean, seconds: number): void => {
+  readonly record: AccessRecord = (index, what, ino, size, failed, seconds) => {
+    this.#mounts.get(index)?.record(what, ino, size, failed, seconds);
+  };
+}
+
+/** Whether anything is to be kept. */
+export function isWanted({ files, pattern, latest }: AccountingOptions): boolean {
+  return files || pattern || latest;
+}
+
+/** Statistics of one mount. */
+export class MountAccounting {
+  readonly #options: AccountingOptions;
+  readonly #files = new Map<number, FileStats>();
+  readonly #patterns = new Map<number, AccessPattern>();
+  readonly #latest = new Set<number>();
+
+  constructor(options: AccountingOptions) {
+    this.#options = options;
+  }
+
+  /** Count one operation. `what` is a Fop number or ENTERED. */
+  record(what: number, ino: number, size: number, failed: boolean, seconds: number): void {
     if (this.#options.files) this.#count(what, ino, size, failed);
     if (what !== Fop.read || failed) return;
     if (this.#options.pattern) this.#notePattern(ino, seconds);
     if (this.#options.latest && this.#latest.size < MAX_ACCOUNTED_INODES) this.#latest.add(ino);
-  };
+  }
 
   #count(what: number, ino: number, size: number, failed: boolean): void {
     let stats = this.#files.get(ino);
@@ -118,19 +143,16 @@ export class Accounting {
 
   /** Counters by inode number. */
   files(): Record<string, FileStats> {
-    this.drain();
     return Object.fromEntries(this.#files);
   }
 
   /** Inodes that were read. */
   pattern(): AccessPattern[] {
-    this.drain();
     return [...this.#patterns.values()];
   }
 
   /** Ranges of inodes read since the last call: `[first, last]` or `[single]`, ascending. */
   takeLatest(): number[][] {
-    this.drain();
     const ranges: number[][] = [];
     for (const ino of [...this.#latest].sort((a, b) => a - b)) {
       const last = ranges.at(-1);

@@ -52,18 +52,19 @@ function openDevice(): number {
  * @returns the connection's /dev/fuse descriptor, blocking
  * @throws UsageError exit 1: no device, no permission, no such directory
  */
-export async function mountDevice(mountpoint: string, logger: Logger): Promise<number> {
-  if (process.geteuid?.() !== 0) return mountByHelper(mountpoint, logger);
+export async function mountDevice(mountpoint: string, logger: Logger, writable = false): Promise<number> {
+  if (process.geteuid?.() !== 0) return mountByHelper(mountpoint, logger, writable);
   const fd = openDevice();
   const data =
     `default_permissions,fd=${fd},rootmode=${ROOT_MODE},user_id=${process.geteuid()},` +
     `group_id=${process.getegid?.() ?? 0},max_read=${MAX_READ},allow_other`;
   try {
-    mount(SOURCE, mountpoint, 'fuse', MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOATIME, data);
+    mount(SOURCE, mountpoint, 'fuse', (writable ? 0 : MS_RDONLY) | MS_NOSUID | MS_NODEV | MS_NOATIME, data);
     return fd;
   } catch (error) {
     closeSync(fd);
-    if (error instanceof SystemError && error.errno === EPERM) return mountByHelper(mountpoint, logger);
+    if (error instanceof SystemError && error.errno === EPERM)
+      return mountByHelper(mountpoint, logger, writable);
     throw new UsageError(`cannot mount at ${mountpoint}: ${messageOf(error)}`, { cause: error, exitCode: 1 });
   }
 }
@@ -87,8 +88,8 @@ async function runHelper(args: string[], commandFd?: number): Promise<HelperResu
   return { status, stderr: stderr.trim() };
 }
 
-async function mountByHelper(mountpoint: string, logger: Logger): Promise<number> {
-  const options = `ro,nosuid,nodev,noatime,default_permissions,max_read=${MAX_READ},fsname=${SOURCE}`;
+async function mountByHelper(mountpoint: string, logger: Logger, writable: boolean): Promise<number> {
+  const options = `${writable ? 'rw' : 'ro'},nosuid,nodev,noatime,default_permissions,max_read=${MAX_READ},fsname=${SOURCE}`;
   try {
     return await helperMount(mountpoint, `${options},allow_other`);
   } catch (error) {

@@ -4,7 +4,7 @@ import { closeSync, readSync } from 'node:fs';
 import { test } from 'node:test';
 import { silentLogger } from '../../base/log.ts';
 import { socketPair } from '../../native/fd-passing.ts';
-import { Counters, COUNTER_BYTES, emptyStats, Fop } from '../counters.ts';
+import { COUNTER_SET_BYTES, CounterSet, emptyStats, Fop, type Counters } from '../counters.ts';
 import { Accounting } from './accounting.ts';
 import { MissReader } from './miss-reader.ts';
 import type { SessionInstance } from './session.ts';
@@ -19,9 +19,10 @@ function setUp(read: Read): {
   reply: () => Buffer;
   close: () => void;
 } {
-  const counters = new Counters(new ArrayBuffer(COUNTER_BYTES));
-  const accounting = new Accounting({ files: false, pattern: false, latest: false });
-  const reader = new MissReader(counters, accounting, silentLogger);
+  const set = new CounterSet(new ArrayBuffer(COUNTER_SET_BYTES));
+  const counters = set.at(1);
+  const accounting = new Accounting();
+  const reader = new MissReader(set, accounting, silentLogger);
   const [ours, theirs] = socketPair();
   reader.setInstance(1, { read } as SessionInstance);
   const report: MissReport = {

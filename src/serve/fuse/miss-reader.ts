@@ -5,8 +5,7 @@ import { errnoOf } from '../../base/errno.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { tryWrite } from '../../native/descriptor.ts';
-import type { Counters } from '../counters.ts';
-import { Fop } from '../counters.ts';
+import { Fop, type CounterSet } from '../counters.ts';
 import { Opcode } from '../opcodes.ts';
 import { offsetsOf, outHeader } from '../protocol.ts';
 import type { Accounting } from './accounting.ts';
@@ -45,11 +44,11 @@ export class MissReader {
   readonly #instances = new Map<number, SessionInstance>();
   readonly #pending = new Map<number, Pending>();
   readonly #earlyInterrupts = new Set<number>();
-  readonly #counters: Counters;
+  readonly #counters: CounterSet;
   readonly #accounting: Accounting;
   readonly #logger: Logger;
 
-  constructor(counters: Counters, accounting: Accounting, logger: Logger) {
+  constructor(counters: CounterSet, accounting: Accounting, logger: Logger) {
     this.#counters = counters;
     this.#accounting = accounting;
     this.#logger = logger;
@@ -89,10 +88,9 @@ export class MissReader {
       buffer = buffer.subarray(0, outHeader.size);
     }
     const micros = (performance.timeOrigin + performance.now() - report.startedAtMs) * 1000;
-    this.#counters.countRead(Math.max(0, result), Math.max(0, micros), result >= 0);
-    if (this.#accounting.enabled) {
-      this.#accounting.record(Fop.read, report.ino, Math.max(0, result), result < 0, Date.now() / 1000);
-    }
+    const size = Math.max(0, result);
+    this.#counters.at(report.index).countRead(size, Math.max(0, micros), result >= 0);
+    this.#accounting.record(report.index, Fop.read, report.ino, size, result < 0, Date.now() / 1000);
     this.#reply(report, buffer, result);
   }
 

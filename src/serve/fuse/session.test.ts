@@ -17,7 +17,11 @@ import { Fop } from '../counters.ts';
 import { FuseSession, type FuseMountOptions } from './session.ts';
 
 const skip = firstReason(requireRoot(), requireFuse(), skipUnlessGolden('fuse', 'images', 'fusetree-v6'));
-const ATTACH = { enableXattr: true, mountedAtSec: 1_700_000_000 };
+const ATTACH = {
+  enableXattr: true,
+  mountedAtSec: 1_700_000_000,
+  accounting: { files: true, pattern: true, latest: true },
+};
 
 async function openImage(t: TestContext, name: string): Promise<RafsInstance> {
   const folder = goldenPath('fuse', 'images', name) ?? '';
@@ -40,7 +44,7 @@ async function mountEmpty(t: TestContext, more: Partial<FuseMountOptions> = {}):
     mountpoint,
     threads: 2,
     serveOpen: true,
-    accounting: { files: true, pattern: true, latest: true },
+    hold: false,
     logger: silentLogger,
     ...more,
   });
@@ -66,7 +70,7 @@ test('FuseSession: empty root, attach, detach, another image: nothing old is see
   assert.equal((await lstat(root)).mode, 0o40777);
 
   const first = await openImage(t, 'fusetree-noxattr-v6');
-  await session.attach(first, ATTACH);
+  await session.attach('/', { kind: 'rafs', instance: first }, ATTACH);
   assert.deepEqual((await readdir(root)).toSorted().slice(0, 3), ['big', 'c', 'd']);
   assert.equal(await readFile(join(root, 'd/f'), 'utf8'), 'hello\n');
   assert.equal((await lstat(root)).mode, 0o40755);
@@ -74,14 +78,14 @@ test('FuseSession: empty root, attach, detach, another image: nothing old is see
   assert.equal(await code(lstat(join(root, 'x'))), 'ENOENT');
   assert.equal((await lstat(join(root, 'd/f'), { bigint: true })).ino >> 56n, 1n);
 
-  await session.detach();
+  await session.detach('/');
   await first.close();
   assert.deepEqual(await readdir(root), []);
   assert.equal(await code(lstat(join(root, 'd/f'))), 'ENOENT');
   assert.equal(await code(lstat(join(root, 'big'))), 'ENOENT');
 
   const second = await openImage(t, 'fusetree-v6');
-  await session.attach(second, ATTACH);
+  await session.attach('/', { kind: 'rafs', instance: second }, ATTACH);
   assert.equal((await lstat(join(root, 'x'))).size, 6);
   assert.equal(await readFile(join(root, 'd/f'), 'utf8'), 'hello\n');
   await session.unmount();
@@ -93,7 +97,7 @@ test('FuseSession.replace: readers under load see one image or the other', { ski
   const session = await mountEmpty(t);
   const root = session.mountpoint;
   let current = await openImage(t, 'fusetree-noxattr-v6');
-  await session.attach(current, ATTACH);
+  await session.attach('/', { kind: 'rafs', instance: current }, ATTACH);
   const whole = await readFile(join(root, 'big'));
   let running = true;
   const failures: unknown[] = [];
@@ -111,7 +115,7 @@ test('FuseSession.replace: readers under load see one image or the other', { ski
   const readers = [reader(), reader(), reader()];
   for (const name of ['fusetree-noxattr-v6', 'fusetree-v6', 'fusetree-v5', 'fusetree-v5']) {
     const next = await openImage(t, name);
-    await session.replace(next, ATTACH);
+    await session.replace('/', { kind: 'rafs', instance: next }, ATTACH);
     await current.close();
     current = next;
     await sleep(50);
@@ -128,22 +132,25 @@ test('FuseSession: statistics count what a reader did', { skip }, async (t) => {
   const session = await mountEmpty(t);
   const root = session.mountpoint;
   const instance = await openImage(t, 'fusetree-v6');
-  await session.attach(instance, ATTACH);
-  const before = session.stats();
+  await session.attach('/', { kind: 'rafs', instance }, ATTACH);
+  const before = session.stats('/');
   assert.equal((await readFile(join(root, 'd/f'))).length, 6);
-  const after = session.stats();
+  const after = session.stats('/');
   assert.equal(after.data_read - before.data_read, 6);
   assert.equal((after.fop_hits[Fop.read] ?? 0) - (before.fop_hits[Fop.read] ?? 0), 1);
   assert.equal((after.block_count_read[0] ?? 0) - (before.block_count_read[0] ?? 0), 1);
   assert.equal((after.fop_hits[Fop.lookup] ?? 0) - (before.fop_hits[Fop.lookup] ?? 0), 2);
   const ino = Number((await lstat(join(root, 'd/f'), { bigint: true })).ino & ((1n << 56n) - 1n));
-  assert.equal(session.files()[String(ino)]?.data_read, 6);
+  assert.equal(session.accounting('/')?.files()[String(ino)]?.data_read, 6);
   assert.deepEqual(
-    session.pattern().map((item) => [item.ino, item.nr_read]),
+    session
+      .accounting('/')
+      ?.pattern()
+      .map((item) => [item.ino, item.nr_read]),
     [[ino, 1]],
   );
-  assert.deepEqual(session.takeLatest(), [[ino]]);
-  assert.deepEqual(session.takeLatest(), []);
+  assert.deepEqual(session.accounting('/')?.takeLatest(), [[ino]]);
+  assert.deepEqual(session.accounting('/')?.takeLatest(), []);
   assert.deepEqual(session.inflight(), []);
   await session.unmount();
   await instance.close();
@@ -153,7 +160,7 @@ test(
   'FuseSession.unmount: a read that hangs in the backend is in flight before, and given up',
   { skip },
   async (t) => {
-    const session = await mountEmpty(t, { serveOpen: false });
+    const session = await mountEmpty(t, { serveOpen: false, hold: true });
     const instance = await openImage(t, 'fusetree-v6');
     const signals: (AbortSignal | undefined)[] = [];
     const hanging = {
@@ -165,7 +172,7 @@ test(
           signal?.addEventListener('abort', () => reject(signal.reason as Error));
         }),
     };
-    await session.attach(hanging, ATTACH);
+    await session.attach('/', { kind: 'rafs', instance: hanging }, ATTACH);
     const child = spawn('cat', [join(session.mountpoint, 'd/f')], { stdio: 'ignore' });
     t.after(() => child.kill('SIGKILL'));
     while (signals.length === 0) await sleep(5);
@@ -248,7 +255,7 @@ test('process.exit: does not hang on workers that sleep in a read', { skip }, (t
     const { FuseSession } = await import(${JSON.stringify(join(repoRoot, 'src/serve/fuse/session.ts'))});
     const { silentLogger } = await import(${JSON.stringify(join(repoRoot, 'src/base/log.ts'))});
     await FuseSession.mount({ mountpoint: ${JSON.stringify(root)}, threads: 2, serveOpen: true,
-      accounting: { files: false, pattern: false, latest: false }, logger: silentLogger });
+      hold: false, logger: silentLogger });
     await new Promise((resolve) => setTimeout(resolve, 50));
     process.exit(7);`;
   writeFileSync(join(dir, 'exits.mjs'), script);
@@ -260,7 +267,7 @@ test('process.exit: does not hang on workers that sleep in a read', { skip }, (t
 test('FuseSession: O_RDONLY alone is served when opens are asked for', { skip }, async (t) => {
   const session = await mountEmpty(t);
   const instance = await openImage(t, 'fusetree-v6');
-  await session.attach(instance, ATTACH);
+  await session.attach('/', { kind: 'rafs', instance }, ATTACH);
   const handle = await open(join(session.mountpoint, 'x'), 'r');
   assert.equal((await handle.stat()).size, 6);
   await handle.close();

@@ -1,27 +1,32 @@
 // A FUSE mount, seen from the main thread: starts the workers, tells them what is mounted, fetches and answers
 // what is not local, and ends it all. Source: nydusd.md 9, 10; DESIGN 3.
 import { closeSync } from 'node:fs';
-import { messageOf } from '../../base/errors.ts';
+import { messageOf, UsageError } from '../../base/errors.ts';
 import type { Logger, LogLevel } from '../../base/log.ts';
-import type { RafsInstance } from '../../rafs/instance.ts';
 import { prepareInterrupts } from '../../native/thread-interrupt.ts';
 import { AccessLog, ACCESS_LOG_BYTES } from '../access-log.ts';
-import { Counters, COUNTER_BYTES, emptyStats, type FsStats } from '../counters.ts';
+import { COUNTER_SET_BYTES, CounterSet, emptyStats, type FsStats } from '../counters.ts';
 import { SessionState } from '../session-state.ts';
-import { READ_AHEAD } from '../opcodes.ts';
-import { Accounting, type AccountingOptions, type AccessPattern, type FileStats } from './accounting.ts';
+import { READ_AHEAD, ROOT_NODEID } from '../opcodes.ts';
+import { Accounting, type MountAccounting } from './accounting.ts';
 import { cloneDevice, mountDevice, mountInfoOf, raiseReadAhead, unmountDevice } from './device.ts';
 import { MissReader, type InFlight } from './miss-reader.ts';
-import { invalidateTree } from './notifications.ts';
+import {
+  attachmentOf,
+  MountTable,
+  type Attached,
+  type AttachOptions,
+  type MountSource,
+  type SessionInstance,
+} from './mount-table.ts';
+import { invalidateEntry, invalidateTree } from './notifications.ts';
 import type { BackendNews, WorkerReport } from './thread-messages.ts';
 import { WorkerHandle } from './worker-handle.ts';
 
 export type { FsStats } from '../counters.ts';
 export type { AccessPattern, AccountingOptions, FileStats } from './accounting.ts';
 export type { InFlight } from './miss-reader.ts';
-
-/** What the session needs of an image; RafsInstance has it. */
-export type SessionInstance = Pick<RafsInstance, 'image' | 'share' | 'read'>;
+export type { AttachOptions, MountSource, SessionInstance } from './mount-table.ts';
 
 export interface FuseMountOptions {
   /** an existing directory; absolute, links resolved */
@@ -30,21 +35,15 @@ export interface FuseMountOptions {
   threads: number;
   /** answer OPEN and OPENDIR: the daemon was started without an image */
   serveOpen: boolean;
-  accounting: AccountingOptions;
+  /** serve nothing, and let whoever comes wait, until something is attached: nobody sees an empty mount */
+  hold: boolean;
+  /** mount read-write: for shared directories */
+  writable?: boolean;
   logger: Logger;
   /** worker program, for tests with other readers */
   workerUrl?: URL;
 }
 
-export interface AttachOptions {
-  /** answer xattr requests although the image has no xattr flag */
-  enableXattr: boolean;
-  /** shown as the times of inodes whose stored seconds are 0 */
-  mountedAtSec: number;
-}
-
-/** Backend indexes: 0 is the pseudo filesystem. */
-const MAX_INDEX = 255;
 /** How long a replaced image is kept for files that are still open. */
 const DRAIN_MS = 2000;
 const DRAIN_STEP_MS = 20;
@@ -56,13 +55,6 @@ const MAX_INVALIDATED_NAMES = 100_000;
 /** How long the threads after the first wait with their start, so that who waits for the daemon has the processors. */
 const LATER_MS = 20;
 
-interface Attached {
-  index: number;
-  generation: number;
-  instance: SessionInstance;
-  options: AttachOptions;
-}
-
 /** One mounted FUSE connection. */
 export class FuseSession {
   /** resolves when somebody unmounted us from outside, or every worker has died */
@@ -72,15 +64,11 @@ export class FuseSession {
   readonly #deviceFd: number;
   readonly #state = new SessionState();
   readonly #workers: WorkerHandle[] = [];
-  readonly #accounting: Accounting;
+  readonly #accounting = new Accounting();
+  readonly #mounts = new MountTable();
   readonly #misses: MissReader;
   /** counts reads that the main thread answers */
-  readonly #counters = new Counters(new ArrayBuffer(COUNTER_BYTES));
-  #attached: Attached | undefined;
-  /** all that workers have been told of: the image shown, and one that is being replaced */
-  readonly #known = new Map<number, Attached>();
-  #lastIndex = 0;
-  #generation = 0;
+  readonly #counters = new CounterSet(new ArrayBuffer(COUNTER_SET_BYTES));
   #sequence = 0;
   #stopped: Promise<void> | undefined;
   #wireLog: boolean | undefined;
@@ -92,7 +80,6 @@ export class FuseSession {
     this.mountpoint = options.mountpoint;
     this.#deviceFd = deviceFd;
     this.ended = new Promise((resolve) => (this.#resolveEnded = resolve));
-    this.#accounting = new Accounting(options.accounting);
     this.#misses = new MissReader(this.#counters, this.#accounting, options.logger);
     this.#followLogLevel();
     prepareInterrupts();
@@ -100,18 +87,18 @@ export class FuseSession {
   }
 
   /**
-   * Mount and start to serve. Without `serveOpen` the workers wait for the first `attach`, and so does whoever touches the
+   * Mount and start to serve. With `hold` the workers wait for the first `attach`, and so does whoever touches the
    * mount: nobody sees it empty. One worker is there when this returns; the others follow when the first image is attached
-   * (with `serveOpen`, at once): a thread takes 40 ms of a processor to start.
+   * (without `hold`, at once): a thread takes 40 ms of a processor to start.
    *
    * @throws UsageError exit 1: no device, no permission, no such directory
    */
   static async mount(options: FuseMountOptions): Promise<FuseSession> {
-    const deviceFd = await mountDevice(options.mountpoint, options.logger);
+    const deviceFd = await mountDevice(options.mountpoint, options.logger, options.writable);
     const session = new FuseSession(options, deviceFd);
     try {
-      const first = session.#startWorker(!options.serveOpen);
-      if (options.serveOpen) {
+      const first = session.#startWorker(options.hold);
+      if (!options.hold) {
         await first.ready;
         session.#finishSoon();
       }
@@ -137,8 +124,8 @@ export class FuseSession {
 
   /** @param hold serve nothing before an image is attached */
   #startWorker(hold: boolean): WorkerHandle {
-    const accessLog = this.#accounting.enabled ? new SharedArrayBuffer(ACCESS_LOG_BYTES) : undefined;
-    if (accessLog !== undefined) this.#accounting.add(new AccessLog(accessLog));
+    const accessLog = new SharedArrayBuffer(ACCESS_LOG_BYTES);
+    this.#accounting.add(new AccessLog(accessLog));
     const worker = new WorkerHandle({
       deviceFd: cloneDevice(this.#deviceFd),
       state: this.#state,
@@ -173,13 +160,12 @@ export class FuseSession {
   #startOthers(): void {
     const { navigator } = globalThis;
     const count = Math.min(this.#options.threads, navigator.hardwareConcurrency);
-    const root = this.#attached?.index ?? 0;
-    const attach = [...this.#known.values()].map((known) => this.#attachment(known));
+    const attach = this.#mounts.known.map(attachmentOf);
     try {
       while (this.#workers.length < count && this.#stopped === undefined) {
-        const worker = this.#startWorker(root !== 0);
+        const worker = this.#startWorker(attach.length > 0);
         const sequence = ++this.#sequence;
-        const taken = worker.post({ sequence, attach, detach: [], root });
+        const taken = worker.post({ sequence, attach, detach: [], pseudo: this.#mounts.snapshot });
         // it reports its end itself; one that cannot open the image serves nothing, the others do
         taken.catch((error: unknown) => this.#options.logger.error(messageOf(error)));
       }
@@ -202,97 +188,110 @@ export class FuseSession {
   }
 
   /** Post news to every worker, wake them, and wait until each has taken it. */
-  async #tell(attach: readonly Attached[], detach: number[], root: number): Promise<void> {
-    for (const known of attach) this.#known.set(known.index, known);
-    for (const index of detach) this.#known.delete(index);
-    const attachments = attach.map((known) => this.#attachment(known));
-    const news: BackendNews = { sequence: ++this.#sequence, attach: attachments, detach, root };
+  async #tell(attach: readonly Attached[], detach: readonly Attached[]): Promise<void> {
+    const news: BackendNews = {
+      sequence: ++this.#sequence,
+      attach: attach.map(attachmentOf),
+      detach: detach.map(({ index }) => index),
+      pseudo: this.#mounts.snapshot,
+    };
     const taken = this.#workers.map((worker) => worker.post(news));
     const generation = this.#state.announce();
     await Promise.all([...taken, ...this.#workers.map((worker) => worker.rouse(generation))]);
   }
 
-  /** Show an image at the root. */
-  async attach(instance: SessionInstance, options: AttachOptions): Promise<void> {
-    const old = this.#attached;
-    const next: Attached = {
-      index: this.#nextIndex(),
-      generation: ++this.#generation,
-      instance,
-      options,
-    };
-    this.#misses.setInstance(next.index, instance);
-    this.#attached = next;
-    try {
-      // the first worker may still be starting: it takes the image as soon as it runs
-      await Promise.all([this.#workers[0]?.ready, this.#tell([next], [], next.index)]);
-    } catch (error) {
-      // one worker could not open it: nobody shows it
-      this.#attached = old;
-      await this.#tell([], [next.index], old?.index ?? 0);
-      this.#misses.setInstance(next.index, undefined);
-      throw error;
-    }
-    if (old !== undefined) await this.#retire(old);
-    // An empty root may have been seen. Not before the first image without serveOpen: requests were held back until now, and
-    // the kernel drops an answer about the root that an invalidation overtakes: EACCES for whoever is not root.
-    else if (this.#state.minor !== 0 && (this.#options.serveOpen || next.generation > 1))
-      await this.#invalidate([]);
+  /**
+   * Show an image or a directory at a place inside the mount.
+   *
+   * @throws UsageError EINVAL no mountpoint, something is there, or nothing more can be mounted
+   */
+  async attach(mountpoint: string, source: MountSource, options: AttachOptions): Promise<void> {
+    if (this.#mounts.at(mountpoint) !== undefined)
+      throw new UsageError(`something is mounted at ${mountpoint}`);
+    const mayBeSeen = this.#mounts.hasDirectory(mountpoint);
+    const isFirst = this.#mounts.generation === 0;
+    const next = this.#mounts.add(mountpoint, source, options);
+    await this.#introduce(next, undefined);
+    // Not where requests were held back until now: the kernel drops an answer about the root that an invalidation overtakes, which
+    // is EACCES for whoever is not root.
+    if (mayBeSeen && !(isFirst && this.#options.hold)) await this.#invalidate(next, []);
     this.#finishSoon();
   }
 
-  /**
-   * Swap the image under load. The same image keeps its inodes and nothing is forgotten; another one gets inodes of its
-   * own, and the old one still answers for files that are open, for a short while. Afterwards the old instance is unused.
-   */
-  async replace(instance: SessionInstance, options: AttachOptions): Promise<void> {
-    const old = this.#attached;
-    if (old === undefined || !sameBytes(old.instance.image.bytes, instance.image.bytes)) {
-      return this.attach(instance, options);
+  /** Make a backend known to all workers; when one cannot open it, everything is as before. */
+  async #introduce(next: Attached, old: Attached | undefined): Promise<void> {
+    const { index, source } = next;
+    this.#resetCounters(index);
+    if (source.kind === 'rafs') this.#misses.setInstance(index, source.instance);
+    this.#accounting.setMount(index, next.options.accounting);
+    try {
+      // the first worker may still be starting: it takes the image as soon as it runs
+      await Promise.all([this.#workers[0]?.ready, this.#tell([next], [])]);
+    } catch (error) {
+      if (old === undefined) this.#mounts.hide(next);
+      else this.#mounts.show(old);
+      this.#mounts.remove(next);
+      await this.#tell([], [next]);
+      this.#misses.setInstance(index, undefined);
+      this.#accounting.setMount(index, undefined);
+      throw error;
     }
-    const next: Attached = { ...old, instance, options };
-    this.#attached = next;
-    await this.#tell([next], [], next.index);
-    this.#misses.setInstance(next.index, instance);
-    await this.#misses.settled(old.instance);
   }
 
-  /** Take the image away: the root is an empty directory again, whatever was cached is forgotten. */
-  async detach(): Promise<void> {
-    const old = this.#attached;
-    if (old === undefined) return;
-    this.#attached = undefined;
-    await this.#tell([], [old.index], 0);
-    this.#misses.cancel(old.instance);
-    await this.#invalidate(rootNames(old.instance));
-    this.#misses.setInstance(old.index, undefined);
-    await this.#misses.settled(old.instance);
-  }
-
-  async #retire(old: Attached): Promise<void> {
-    await this.#invalidate(rootNames(old.instance));
+  /**
+   * Swap an image under load. The same image keeps its inodes and nothing is forgotten; another one gets inodes of its
+   * own, and the old one still answers for files that are open, for a short while. Afterwards the old instance is unused.
+   *
+   * @throws UsageError nothing is mounted there
+   */
+  async replace(mountpoint: string, source: MountSource, options: AttachOptions): Promise<void> {
+    const old = this.#attachedAt(mountpoint);
+    if (source.kind === 'rafs' && old.source.kind === 'rafs' && isSameImage(old.source, source)) {
+      const next: Attached = { ...old, source, options };
+      this.#mounts.show(next);
+      await this.#tell([next], []);
+      this.#misses.setInstance(next.index, source.instance);
+      await this.#misses.settled(old.source.instance);
+      return;
+    }
+    const next = this.#mounts.add(mountpoint, source, options);
+    await this.#introduce(next, old);
+    await this.#invalidate(next, namesOf(old));
     for (let waited = 0; waited < DRAIN_MS && this.#lookupsHeld(old.index) > 0; waited += DRAIN_STEP_MS) {
       await new Promise((resolve) => setTimeout(resolve, DRAIN_STEP_MS));
     }
-    await this.#tell([], [old.index], this.#attached?.index ?? 0);
-    this.#misses.cancel(old.instance);
+    await this.#retire(old);
+  }
+
+  /**
+   * Take an image away: its place is an empty directory again, whatever was cached is forgotten.
+   *
+   * @throws UsageError nothing is mounted there
+   */
+  async detach(mountpoint: string): Promise<void> {
+    const old = this.#attachedAt(mountpoint);
+    this.#mounts.hide(old);
+    await this.#tell([], []);
+    if (old.source.kind === 'rafs') this.#misses.cancel(old.source.instance);
+    await this.#invalidate(old, namesOf(old));
+    await this.#retire(old);
+  }
+
+  #attachedAt(mountpoint: string): Attached {
+    const attached = this.#mounts.at(mountpoint);
+    if (attached === undefined) throw new UsageError(`nothing is mounted at ${mountpoint}`);
+    return attached;
+  }
+
+  /** Nobody shows it any more: workers forget it, and what still reads from it ends. */
+  async #retire(old: Attached): Promise<void> {
+    await this.#tell([], [old]);
+    this.#mounts.remove(old);
+    this.#accounting.setMount(old.index, undefined);
     this.#misses.setInstance(old.index, undefined);
-    await this.#misses.settled(old.instance);
-  }
-
-  #attachment(target: Attached): BackendNews['attach'][number] {
-    return {
-      index: target.index,
-      generation: target.generation,
-      share: target.instance.share,
-      options: { ...target.options, uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 },
-    };
-  }
-
-  #nextIndex(): number {
-    do this.#lastIndex = (this.#lastIndex % MAX_INDEX) + 1;
-    while (this.#lastIndex === this.#attached?.index);
-    return this.#lastIndex;
+    if (old.source.kind !== 'rafs') return;
+    this.#misses.cancel(old.source.instance);
+    await this.#misses.settled(old.source.instance);
   }
 
   /** How many references to inodes of a backend the kernel holds. */
@@ -300,10 +299,21 @@ export class FuseSession {
     return this.#workers.reduce((sum, { areas }) => sum + (areas.lookups[index] ?? 0), 0);
   }
 
-  async #invalidate(names: readonly Uint8Array[]): Promise<void> {
+  #resetCounters(index: number): void {
+    for (const { areas } of this.#workers) areas.counters.at(index).reset();
+    this.#counters.at(index).reset();
+  }
+
+  /** Have the kernel forget what it knows of a place. @param names in what was there, when it was the root */
+  async #invalidate({ node }: Attached, names: readonly Uint8Array[]): Promise<void> {
     if (this.#stopped !== undefined || this.#state.minor === 0) return;
     try {
-      await invalidateTree(this.#deviceFd, this.#state.minor, names);
+      if (node.ino !== ROOT_NODEID) {
+        await invalidateEntry(this.#deviceFd, BigInt(node.parent), Buffer.from(node.name));
+        return;
+      }
+      const all = [...names, ...this.#mounts.rootNames.map((name) => Buffer.from(name))];
+      await invalidateTree(this.#deviceFd, this.#state.minor, all);
     } catch (error) {
       this.#options.logger.warn(`the kernel may show old names: ${String(error)}`);
     }
@@ -357,27 +367,20 @@ export class FuseSession {
     if (this.#wireLog === undefined) this.#state.trace = level === 'trace';
   }
 
-  /** Counters of all threads. */
-  stats(): FsStats {
+  /** Counters of all threads for what is mounted at a place; zeros where nothing is. */
+  stats(mountpoint: string): FsStats {
     const sum = emptyStats();
-    for (const { areas } of this.#workers) areas.counters.addTo(sum);
-    this.#counters.addTo(sum);
+    const index = this.#mounts.at(mountpoint)?.index;
+    if (index === undefined) return sum;
+    for (const { areas } of this.#workers) areas.counters.at(index).addTo(sum);
+    this.#counters.at(index).addTo(sum);
     return sum;
   }
 
-  /** Counters per inode number; empty unless switched on. */
-  files(): Record<string, FileStats> {
-    return this.#accounting.files();
-  }
-
-  /** Inodes that were read; empty unless switched on. */
-  pattern(): AccessPattern[] {
-    return this.#accounting.pattern();
-  }
-
-  /** Ranges of inodes read since the last call; empty unless switched on. */
-  takeLatest(): number[][] {
-    return this.#accounting.takeLatest();
+  /** Statistics per inode of what is mounted at a place; undefined where none is kept. */
+  accounting(mountpoint: string): MountAccounting | undefined {
+    const index = this.#mounts.at(mountpoint)?.index;
+    return index === undefined ? undefined : this.#accounting.mount(index);
   }
 
   /** Requests being served. */
@@ -387,12 +390,15 @@ export class FuseSession {
   }
 }
 
-function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return Buffer.compare(a, b) === 0;
+/** Whether two images have the same inodes: their bootstraps are equal. */
+function isSameImage(a: { instance: SessionInstance }, b: { instance: SessionInstance }): boolean {
+  return Buffer.compare(a.instance.image.bytes, b.instance.image.bytes) === 0;
 }
 
-/** Names in the root directory of an image, without `.` and `..`. */
-function rootNames({ image }: SessionInstance): Buffer[] {
+/** Names in the root directory of an image that is the root of the mount, without `.` and `..`. */
+function namesOf({ node, source }: Attached): Buffer[] {
+  if (node.ino !== ROOT_NODEID || source.kind !== 'rafs') return [];
+  const { image } = source.instance;
   const names: Buffer[] = [];
   image.readdir(image.rootIno, 0, (_ino, name) => {
     const text = Buffer.from(name);

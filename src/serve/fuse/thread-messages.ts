@@ -1,4 +1,6 @@
 // What main thread and workers tell each other. Messages to a worker are fetched when the generation word has moved.
+import type { PassthroughShare } from '../passthrough/passthrough-fs.ts';
+import type { PseudoNode } from '../pseudo/pseudo-tree.ts';
 import type { ServeOptions } from '../served-image.ts';
 
 /** What a worker is started with. */
@@ -9,21 +11,35 @@ export interface WorkerStart {
   state: SharedArrayBuffer;
   /** what this worker shares with the main thread: `workerAreas` */
   shared: SharedArrayBuffer;
-  accessLog: SharedArrayBuffer | undefined;
+  /** ring of the statistics per inode */
+  accessLog: SharedArrayBuffer;
   serveOpen: boolean;
   startedAtSec: number;
   /** serve nothing before the first image is attached: nobody may see an empty root */
   hold: boolean;
 }
 
+/** Something to put at a backend index. */
+export type Attachment =
+  | {
+      kind: 'rafs';
+      index: number;
+      generation: number;
+      /** InstanceShare of rafs/ */
+      share: unknown;
+      options: ServeOptions;
+      /** note uses of inodes */
+      accounting: boolean;
+    }
+  | { kind: 'passthrough'; index: number; share: PassthroughShare };
+
 /** A change of what is mounted. */
 export interface BackendNews {
   sequence: number;
-  /** images to put in place; `share` is the InstanceShare of rafs/ */
-  attach: { index: number; generation: number; share: unknown; options: ServeOptions }[];
+  attach: Attachment[];
   detach: number[];
-  /** backend index of the root, 0 = none */
-  root: number;
+  /** the directories above what is mounted */
+  pseudo: PseudoNode[];
 }
 
 /** A read whose chunks are not local; the main thread replies on `fd`. */

@@ -1,10 +1,9 @@
 // Layout of the memory a worker shares with the main thread: counters, in-flight slot, presence, lookup counts.
-import { COUNTER_BYTES, Counters } from '../counters.ts';
+import { BACKENDS, COUNTER_SET_BYTES, CounterSet } from '../counters.ts';
 import { IN_FLIGHT_WORDS } from '../dispatcher.ts';
 
-const BACKENDS = 256;
 const SLOT_BYTES = 64;
-const PRESENCE_AT = COUNTER_BYTES + SLOT_BYTES;
+const PRESENCE_AT = COUNTER_SET_BYTES + SLOT_BYTES;
 const PRESENCE_BYTES = 64;
 const LOOKUPS_AT = PRESENCE_AT + PRESENCE_BYTES;
 
@@ -53,7 +52,7 @@ export class Presence {
 
 /** Views of one worker's area. */
 export interface WorkerAreas {
-  counters: Counters;
+  counters: CounterSet;
   inFlight: Uint32Array;
   presence: Presence;
   lookups: Float64Array;
@@ -62,8 +61,8 @@ export interface WorkerAreas {
 /** Look at an area of WORKER_AREA_BYTES. */
 export function workerAreas(buffer: SharedArrayBuffer): WorkerAreas {
   return {
-    counters: new Counters(buffer),
-    inFlight: new Uint32Array(buffer, COUNTER_BYTES, IN_FLIGHT_WORDS),
+    counters: new CounterSet(buffer),
+    inFlight: new Uint32Array(buffer, COUNTER_SET_BYTES, IN_FLIGHT_WORDS),
     presence: new Presence(new Int32Array(buffer, PRESENCE_AT, PRESENCE_WORDS)),
     lookups: new Float64Array(buffer, LOOKUPS_AT, BACKENDS),
   };

@@ -13,7 +13,7 @@ export interface WorkerHandleOptions {
   /** the worker's channel; closed by `close` */
   deviceFd: number;
   state: SessionState;
-  accessLog: SharedArrayBuffer | undefined;
+  accessLog: SharedArrayBuffer;
   serveOpen: boolean;
   /** serve nothing before an image is attached */
   hold: boolean;

@@ -11,11 +11,13 @@ import { AccessLog } from '../access-log.ts';
 import { Dispatcher } from '../dispatcher.ts';
 import { DEFERRED } from '../exchange.ts';
 import { MessageBuffer } from '../message-buffer.ts';
-import { BUFFER_SLACK, MAX_IO, opcodeName } from '../opcodes.ts';
+import { BUFFER_SLACK, MAX_IO, opcodeName, ROOT_NODEID } from '../opcodes.ts';
 import { inHeader, offsetsOf, outHeader } from '../protocol.ts';
+import { PassthroughFs } from '../passthrough/passthrough-fs.ts';
+import { PseudoView } from '../pseudo/pseudo-view.ts';
 import { ServedImage, type LocalSource } from '../served-image.ts';
 import { SessionState } from '../session-state.ts';
-import type { BackendNews, WorkerReport, WorkerStart } from './thread-messages.ts';
+import type { Attachment, BackendNews, WorkerReport, WorkerStart } from './thread-messages.ts';
 import { workerAreas, type Presence } from './worker-areas.ts';
 
 const { EINTR, ENOENT, ENODEV } = constants.errno;
@@ -32,6 +34,7 @@ export class WorkerLoop {
   readonly #openSource: (share: unknown) => LocalSource;
   readonly #state: SessionState;
   readonly #dispatcher: Dispatcher;
+  readonly #accessLog: AccessLog;
   readonly #request = MessageBuffer.allocate(MAX_IO + BUFFER_SLACK);
   readonly #reply = MessageBuffer.allocate(MAX_IO + BUFFER_SLACK, outHeader.size);
   readonly #presence: Presence;
@@ -51,15 +54,12 @@ export class WorkerLoop {
     const areas = workerAreas(start.shared);
     this.#presence = areas.presence;
     this.#presence.threadId = currentThreadId();
+    this.#accessLog = new AccessLog(start.accessLog, () => this.#post({ type: 'drain' }));
     this.#dispatcher = new Dispatcher({
       state: this.#state,
       serveOpen: start.serveOpen,
       startedAtSec: start.startedAtSec,
       ...areas,
-      accessLog:
-        start.accessLog === undefined
-          ? undefined
-          : new AccessLog(start.accessLog, () => this.#post({ type: 'drain' })),
       interrupt: (uniqueLow, uniqueHigh) => this.#post({ type: 'interrupt', uniqueLow, uniqueHigh }),
       report: (op, error) => this.#reportError(op, error),
     });
@@ -132,18 +132,35 @@ export class WorkerLoop {
 
   #apply(news: BackendNews): void {
     let problem: unknown;
-    for (const { index, generation, share, options } of news.attach) {
+    for (const attachment of news.attach) {
       try {
-        const source = this.#openSource(share);
-        this.#dispatcher.setImage(index, new ServedImage(source, index, generation, options));
+        this.#attach(attachment);
       } catch (error) {
         problem = error;
       }
     }
-    for (const index of news.detach) this.#dispatcher.setImage(index, undefined);
-    this.#dispatcher.setRoot(news.root);
-    if (news.root !== 0 && problem === undefined) this.#held = false;
+    for (const index of news.detach) {
+      this.#dispatcher.setImage(index, undefined);
+      this.#dispatcher.setDirectory(index, undefined);
+    }
+    this.#dispatcher.pseudo = new PseudoView(news.pseudo);
+    this.#dispatcher.setRoot(news.pseudo.find(({ ino }) => ino === ROOT_NODEID)?.index ?? 0);
+    if (news.attach.length > 0 && problem === undefined) this.#held = false;
     this.#post({ type: 'ack', sequence: news.sequence, problem });
+  }
+
+  #attach(attachment: Attachment): void {
+    const { index } = attachment;
+    if (attachment.kind === 'passthrough') {
+      this.#dispatcher.setDirectory(index, new PassthroughFs(attachment.share, index));
+      return;
+    }
+    const { generation, share, options, accounting } = attachment;
+    const log = accounting ? this.#accessLog : undefined;
+    this.#dispatcher.setImage(
+      index,
+      new ServedImage(this.#openSource(share), index, generation, options, log),
+    );
   }
 
   /** Wire log: one JSON record per operation, never payload. */

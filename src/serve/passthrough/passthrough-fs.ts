@@ -7,11 +7,11 @@ import { O_CLOEXEC, O_PATH } from '../../native/at-calls.ts';
 import { lstatx, newStatx } from '../../native/statx.ts';
 import type { Exchange } from '../exchange.ts';
 import { MAX_OPCODE, Opcode } from '../opcodes.ts';
-import { forgetIn, inHeader, offsetsOf } from '../protocol.ts';
+import { inHeader } from '../protocol.ts';
 import { PassthroughContext, type PassthroughShare } from './context.ts';
 import * as directory from './directory-ops.ts';
 import * as file from './file-ops.ts';
-import { InodeTable } from './inode-table.ts';
+import { InodeTable, ROOT_SLOT } from './inode-table.ts';
 import * as inode from './inode-ops.ts';
 import {
   copyFileRangeIn,
@@ -35,7 +35,6 @@ import * as xattr from './xattr-ops.ts';
 export type { PassthroughShare } from './context.ts';
 
 const { EINVAL, ENOSYS, ENOTTY } = constants.errno;
-const H = offsetsOf(inHeader);
 const MAJOR_SHIFT = 20;
 
 interface Row {
@@ -108,13 +107,13 @@ export class PassthroughFs {
     return row.run(this.#context, x);
   }
 
-  /** FORGET: the kernel takes lookups of the node in the header back. */
-  forget(x: Exchange): void {
-    const { view } = x.request;
-    this.forgetAt(view, H.nodeid, forgetIn.field.nlookup(view, inHeader.size));
+  /** Write fuse_entry_out and fuse_attr of the root: bytes written, or minus an errno. */
+  putRootEntry(view: DataView, at: number): number {
+    const c = this.#context;
+    return c.putEntry(view, at, c.table.fd(ROOT_SLOT), c.dotName);
   }
 
-  /** The same for a node id anywhere in the request. */
+  /** The kernel takes lookups back of a node id anywhere in a request. */
   forgetAt(view: DataView, at: number, lookups: number): void {
     const slot = this.#context.slotAt(view, at);
     if (slot >= 0) this.#context.table.forget(slot, lookups);
