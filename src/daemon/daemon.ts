@@ -48,6 +48,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   #ending = false;
   #session: MountSession<I> | undefined;
   readonly #mounts = new Mounts<I>();
+  readonly #retiring = new Set<Promise<void>>();
   /** mounts, unmounts and state changes, one after another */
   #queue: Promise<unknown> = Promise.resolve();
 
@@ -161,15 +162,25 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
       if (kind !== 'rafs' || old.target.kind !== 'rafs')
         throw DaemonError.other('filesystem type mismatch, expect RAFS');
       const { target, config } = await this.#openFor(request, kind);
+      let retired: Promise<void>;
       try {
-        await this.#serving().replace(request.mountpoint, target, attachOptions(config));
+        ({ retired } = await this.#serving().replace(request.mountpoint, target, attachOptions(config)));
       } catch (error) {
         await closeTarget(target);
         throw error;
       }
       this.#remember(request, target, config);
-      await closeTarget(old.target);
+      this.#closeLater(old.target, retired);
     });
+  }
+
+  /** Close what was replaced as soon as nobody reads from it; the end of the daemon waits for that. */
+  #closeLater(target: MountTarget<I>, retired: Promise<void>): void {
+    const closing = retired
+      .then(() => closeTarget(target))
+      .catch((error: unknown) => this.#report(`closing what was replaced: ${messageOf(error)}`))
+      .finally(() => this.#retiring.delete(closing));
+    this.#retiring.add(closing);
   }
 
   /** PUT of the mount endpoint: the older form mounts where nothing is. */
@@ -243,7 +254,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   async #closeAll(): Promise<void> {
     const mounts = this.#mounts.list();
     for (const { mountpoint } of mounts) this.#mounts.delete(mountpoint);
-    await Promise.all(mounts.map(({ target }) => closeTarget(target)));
+    await Promise.all([...this.#retiring, ...mounts.map(({ target }) => closeTarget(target))]);
   }
 
   /** Graceful end: workers stop, the mount goes. */

@@ -80,10 +80,11 @@ export class Mounts<I extends ImageInstance = ImageInstance> {
     return keyed.size === 1 ? [...keyed.values()][0] : undefined;
   }
 
-  /** `backend_collection` of the API. */
+  /** `backend_collection` of the API, by mountpoint. */
   collection(): Record<string, unknown> {
+    const sorted = this.list().sort((a, b) => (a.mountpoint < b.mountpoint ? -1 : 1));
     return Object.fromEntries(
-      this.list().map(({ mountpoint, mountedAt, config, target }) => [
+      sorted.map(({ mountpoint, mountedAt, config, target }) => [
         mountpoint,
         {
           backend_type: target.kind === 'rafs' ? 'Rafs' : 'PassthroughFs',

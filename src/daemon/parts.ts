@@ -64,8 +64,12 @@ export type MountTarget<I extends ImageInstance = ImageInstance> =
 export interface MountSession<I extends ImageInstance = ImageInstance> {
   /** show something where nothing is */
   attach(mountpoint: string, target: MountTarget<I>, options: AttachOptions): Promise<void>;
-  /** show something else; kernel caches of what was there are dropped */
-  replace(mountpoint: string, target: MountTarget<I>, options: AttachOptions): Promise<void>;
+  /** show something else; kernel caches of what was there are dropped. `retired`: it is not used any more */
+  replace(
+    mountpoint: string,
+    target: MountTarget<I>,
+    options: AttachOptions,
+  ): Promise<{ retired: Promise<void> }>;
   /** show an empty directory again; kernel caches are dropped */
   detach(mountpoint: string): Promise<void>;
   /** end the workers, leave the mount */

@@ -3,7 +3,7 @@
 import { newAttr, newChunkRef, type RafsImage } from '../format/image.ts';
 import { addressOf, preadFull } from '../native/file-io.ts';
 import { ReaderCounters, type InstanceShare } from '../storage/cache/blob-share.ts';
-import { openBootstrap } from './open.ts';
+import { openBootstrap, type OpenedBootstrap } from './open.ts';
 import { findChunk } from './read-plan.ts';
 
 export type { InstanceShare } from '../storage/cache/blob-share.ts';
@@ -13,6 +13,7 @@ export const MISS = -1;
 
 export class LocalReader {
   readonly image: RafsImage;
+  readonly #bootstrap: OpenedBootstrap | undefined;
   readonly #dataFds: Int32Array;
   readonly #ready: Uint8Array[];
   readonly #counters: ReaderCounters;
@@ -24,12 +25,18 @@ export class LocalReader {
    * @param share from `RafsInstance.share`; read no more once the instance is closed: its descriptors may be reused
    * @param image given on the main thread, which has one; else the bootstrap is mapped
    */
-  constructor(share: InstanceShare, image: RafsImage = openBootstrap(share.bootstrapPath).image) {
-    this.image = image;
+  constructor(share: InstanceShare, image?: RafsImage) {
+    if (image === undefined) this.#bootstrap = openBootstrap(share.bootstrapPath);
+    this.image = image ?? (this.#bootstrap as OpenedBootstrap).image;
     this.#dataFds = Int32Array.from(share.blobs, ({ dataFd }) => dataFd);
     this.#ready = share.blobs.map(({ ready }) => new Uint8Array(ready));
     this.#counters = new ReaderCounters(share.counters);
     this.#positions = new Int32Array(share.positions);
+  }
+
+  /** Unmap what was mapped. The image must not be touched afterwards. */
+  close(): void {
+    this.#bootstrap?.close();
   }
 
   /**

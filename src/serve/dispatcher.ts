@@ -80,6 +80,7 @@ export class Dispatcher implements Exchange {
 
   /** Put an image at its index, or take away what is there. */
   setImage(index: number, image: ServedImage | undefined): void {
+    this.#images[index]?.source.close?.();
     this.#images[index] = image;
   }
 

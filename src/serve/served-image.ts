@@ -26,6 +26,8 @@ export interface LocalSource {
   readonly image: RafsImage;
   /** Bytes put into `target`, 0 at the end of the file; -1 when a chunk is missing. */
   read(ino: number, offset: number, size: number, target: Uint8Array, targetOffset: number): number;
+  /** the image is served no more */
+  close?(): void;
 }
 
 /** How an image is shown. */

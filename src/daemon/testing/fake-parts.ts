@@ -74,6 +74,7 @@ export function fakeParts(): FakeParts {
     replace: async (mountpoint, target, options) => {
       log.push(`replace ${named(target)}${at(mountpoint)}`);
       parts.attached = options;
+      return { retired: Promise.resolve() };
     },
     detach: async (mountpoint) => void log.push(`detach${at(mountpoint)}`),
     stop: async () => void log.push('stop'),

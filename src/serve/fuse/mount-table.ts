@@ -78,6 +78,11 @@ export class MountTable {
     return [...this.#known.values()];
   }
 
+  /** No index is free. */
+  get isFull(): boolean {
+    return this.#known.size >= MAX_MOUNTS;
+  }
+
   get snapshot(): PseudoNode[] {
     return this.#tree.snapshot();
   }

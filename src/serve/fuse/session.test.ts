@@ -115,7 +115,8 @@ test('FuseSession.replace: readers under load see one image or the other', { ski
   const readers = [reader(), reader(), reader()];
   for (const name of ['fusetree-noxattr-v6', 'fusetree-v6', 'fusetree-v5', 'fusetree-v5']) {
     const next = await openImage(t, name);
-    await session.replace('/', { kind: 'rafs', instance: next }, ATTACH);
+    const { retired } = await session.replace('/', { kind: 'rafs', instance: next }, ATTACH);
+    await retired;
     await current.close();
     current = next;
     await sleep(50);

@@ -69,6 +69,9 @@ export class FuseSession {
   readonly #misses: MissReader;
   /** counts reads that the main thread answers */
   readonly #counters = new CounterSet(new ArrayBuffer(COUNTER_SET_BYTES));
+  /** what was replaced and may still be read */
+  readonly #retiring = new Set<Promise<void>>();
+  #hurry = false;
   #sequence = 0;
   #stopped: Promise<void> | undefined;
   #wireLog: boolean | undefined;
@@ -208,6 +211,7 @@ export class FuseSession {
   async attach(mountpoint: string, source: MountSource, options: AttachOptions): Promise<void> {
     if (this.#mounts.at(mountpoint) !== undefined)
       throw new UsageError(`something is mounted at ${mountpoint}`);
+    if (this.#mounts.isFull) await this.#hurryRetirements();
     const mayBeSeen = this.#mounts.hasDirectory(mountpoint);
     const isFirst = this.#mounts.generation === 0;
     const next = this.#mounts.add(mountpoint, source, options);
@@ -240,24 +244,44 @@ export class FuseSession {
 
   /**
    * Swap an image under load. The same image keeps its inodes and nothing is forgotten; another one gets inodes of its
-   * own, and the old one still answers for files that are open, for a short while. Afterwards the old instance is unused.
+   * own, and the old one still answers for files that are open, for a short while.
    *
+   * @returns `retired` resolves when the old instance is no longer used
    * @throws UsageError nothing is mounted there
    */
-  async replace(mountpoint: string, source: MountSource, options: AttachOptions): Promise<void> {
+  async replace(
+    mountpoint: string,
+    source: MountSource,
+    options: AttachOptions,
+  ): Promise<{ retired: Promise<void> }> {
     const old = this.#attachedAt(mountpoint);
     if (source.kind === 'rafs' && old.source.kind === 'rafs' && isSameImage(old.source, source)) {
       const next: Attached = { ...old, source, options };
       this.#mounts.show(next);
       await this.#tell([next], []);
       this.#misses.setInstance(next.index, source.instance);
-      await this.#misses.settled(old.source.instance);
-      return;
+      return { retired: this.#misses.settled(old.source.instance) };
     }
     const next = this.#mounts.add(mountpoint, source, options);
     await this.#introduce(next, old);
     await this.#invalidate(next, namesOf(old));
-    for (let waited = 0; waited < DRAIN_MS && this.#lookupsHeld(old.index) > 0; waited += DRAIN_STEP_MS) {
+    const retired = this.#retireLater(old).finally(() => this.#retiring.delete(retired));
+    this.#retiring.add(retired);
+    return { retired };
+  }
+
+  /** The places of what was replaced are needed. */
+  async #hurryRetirements(): Promise<void> {
+    this.#hurry = true;
+    await Promise.all(this.#retiring);
+    this.#hurry = false;
+  }
+
+  /** What is open is read to its end; the kernel may keep unused inodes for longer, and then nobody waits for it. */
+  async #retireLater(old: Attached): Promise<void> {
+    const isUsed = (): boolean =>
+      this.#stopped === undefined && !this.#hurry && this.#lookupsHeld(old.index) > 0;
+    for (let waited = 0; waited < DRAIN_MS && isUsed(); waited += DRAIN_STEP_MS) {
       await new Promise((resolve) => setTimeout(resolve, DRAIN_STEP_MS));
     }
     await this.#retire(old);

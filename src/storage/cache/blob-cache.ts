@@ -443,11 +443,12 @@ export class BlobCache {
   async close(): Promise<void> {
     this.#publisher.stop();
     // a table that is still being loaded writes its file
-    await this.#table?.catch(() => {});
+    const table = await this.#table?.catch(() => undefined);
     await Promise.all(this.#pending.values());
     await this.#publisher.finish();
     this.map.close();
     this.data?.close();
+    table?.close?.();
   }
 }
 

@@ -21,6 +21,8 @@ export interface ChunkTable {
   digest(index: number): Uint8Array | undefined;
   /** CRC-32C of the plain bytes, or -1 when the image has none */
   crc(index: number): number;
+  /** nobody reads it any more: memory it maps is given back */
+  close?(): void;
 }
 
 /** End of the stored bytes of a chunk (or its batch). */

@@ -12,6 +12,7 @@ const DIGEST_SIZE = 32;
 
 export class CiChunkTable implements ChunkTable {
   readonly count: number;
+  readonly close: () => void;
   readonly #ci: CiTable;
   readonly #blob: BlobInfo;
   readonly #image: RafsImage;
@@ -22,7 +23,14 @@ export class CiChunkTable implements ChunkTable {
   readonly #checked: Uint8Array;
 
   /** @param digests digest array of the blob, used for chunks that the bootstrap has no record of */
-  constructor(ci: CiTable, blob: BlobInfo, image: RafsImage, digests: Uint8Array | undefined) {
+  constructor(
+    ci: CiTable,
+    blob: BlobInfo,
+    image: RafsImage,
+    digests: Uint8Array | undefined,
+    release: () => void,
+  ) {
+    this.close = release;
     this.count = ci.count;
     this.#ci = ci;
     this.#blob = blob;

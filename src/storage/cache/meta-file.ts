@@ -14,8 +14,14 @@ import type { BlobReader } from '../backend/backend.ts';
 const ATTEMPTS = 4;
 const FIRST_DELAY_MS = 100;
 
+/** A table, and what gives its memory back when nobody reads it any more. */
+export interface LoadedMeta {
+  ci: CiTable;
+  release: () => void;
+}
+
 /** The table of a file from an earlier run, or undefined when there is none that fits. */
-function openExisting(path: string, blob: BlobInfo): CiTable | undefined {
+function openExisting(path: string, blob: BlobInfo): LoadedMeta | undefined {
   let fd: number;
   try {
     fd = openSync(path, 'r');
@@ -27,7 +33,7 @@ function openExisting(path: string, blob: BlobInfo): CiTable | undefined {
     if (fstatSync(fd).size !== size) return undefined;
     const mapping = mapFd(fd, size);
     const table = openCiFile(mapping.bytes, blob);
-    if (!('notReady' in table)) return table;
+    if (!('notReady' in table)) return { ci: table, release: mapping.unmap };
     mapping.unmap();
     return undefined;
   } finally {
@@ -98,7 +104,7 @@ export async function loadMeta(
   blob: BlobInfo,
   reader: BlobReader | undefined,
   logger: Logger,
-): Promise<CiTable> {
+): Promise<LoadedMeta> {
   if (blob.ciCompressedSize > blob.ciUncompressedSize) {
     throw new FormatError(
       { struct: 'blobRecord6', field: 'ciCompressedSize' },
@@ -113,7 +119,7 @@ export async function loadMeta(
     );
   }
   const bytes = await fetchWithRetry(reader, blob, logger);
-  const table = openFetched(bytes, blob);
+  const table = { ci: openFetched(bytes, blob), release: () => {} };
   if (path === undefined) return table;
   try {
     persist(path, bytes);

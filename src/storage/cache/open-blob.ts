@@ -118,9 +118,14 @@ function loadTable(options: OpenBlobOptions, files: Files): () => Promise<ChunkT
       ? undefined
       : join(workDir, blobId);
   return async () => {
-    const ci = await loadMeta(base === undefined ? undefined : `${base}.blob.meta`, blob, reader, logger);
+    const { ci, release } = await loadMeta(
+      base === undefined ? undefined : `${base}.blob.meta`,
+      blob,
+      reader,
+      logger,
+    );
     const digests = options.validate ? await loadDigestArray(base, blob, reader, logger) : undefined;
-    return new CiChunkTable(ci, blob, image, digests);
+    return new CiChunkTable(ci, blob, image, digests, release);
   };
 }
 
