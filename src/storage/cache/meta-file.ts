@@ -33,7 +33,7 @@ function openExisting(path: string, blob: BlobInfo): LoadedMeta | undefined {
     if (fstatSync(fd).size !== size) return undefined;
     const mapping = mapFd(fd, size);
     const table = openCiFile(mapping.bytes, blob);
-    if (!('notReady' in table)) return { ci: table, release: mapping.unmap };
+    if (!('notReady' in table)) return { ci: table, release: () => mapping.unmap() };
     mapping.unmap();
     return undefined;
   } finally {
