@@ -216,6 +216,41 @@ export class RafsInstance {
     return length;
   }
 
+  /** The cache of a blob, undefined for one without chunks: for drivers whose reader is the kernel itself. */
+  cacheOf(blobIndex: number): BlobCache | undefined {
+    return this.#blobs[blobIndex]?.cache;
+  }
+
+  /**
+   * Make chunks of a blob local, whatever file they belong to.
+   *
+   * @returns bytes of those that could not be written to the data file; the others are in it
+   * @throws as `read`
+   */
+  async fetchChunks(
+    blobIndex: number,
+    chunks: readonly number[],
+    signal?: AbortSignal,
+  ): Promise<Map<number, Uint8Array>> {
+    const { cache } = this.#blob(blobIndex);
+    const table = await cache.table();
+    const missing = chunks.find((index) => !cache.refresh(table, index));
+    const last = chunks.at(-1);
+    if (last !== undefined) new Int32Array(this.share.positions)[blobIndex] = last;
+    if (missing === undefined) return new Map();
+    this.#waiting++;
+    try {
+      for (const index of chunks) this.#userBytes += table.plainSize(index);
+      const obtaining = cache.obtain(chunks, { batch: this.#batch, extend: true, urgent: true }, signal);
+      this.#ahead[blobIndex]?.miss(missing);
+      const plain = await obtaining;
+      this.#ahead[blobIndex]?.fetched(missing);
+      return plain;
+    } finally {
+      this.#waiting--;
+    }
+  }
+
   #blob(blobIndex: number): OpenBlob {
     const blob = this.#blobs[blobIndex];
     if (blob === undefined)

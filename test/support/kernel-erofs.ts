@@ -1,7 +1,9 @@
 // The kernel's own EROFS as a judge of our v6 images: bootstrap and flat devices mounted straight from files.
 // Source: mount(2); EROFS file-backed mounts since Linux 6.12, `device=` in the order of the blob table.
-import { readFileSync } from 'node:fs';
-import { release } from 'node:os';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { release, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createPreContentGroup, markPreContent } from '../../src/native/fanotify.ts';
 import { check, libcFunction } from '../../src/native/libc.ts';
 import { requireRoot } from './prerequisites.ts';
 
@@ -48,4 +50,26 @@ export function requireErofs(): string | false {
       : false;
   if (reason !== false && process.env['CI'] === 'true') throw new Error(`${reason} (CI must have it)`);
   return reason;
+}
+
+/** Value for `skip` of a test that needs pre-content events on the temporary directory's file system. */
+export function requirePreContent(): string | false {
+  const erofs = requireErofs();
+  if (erofs !== false) return erofs;
+  const dir = mkdtempSync(join(tmpdir(), 'nydus-mark-'));
+  const fd = openSync(join(dir, 'file'), 'w+');
+  let group = -1;
+  try {
+    group = createPreContentGroup();
+    markPreContent(group, fd);
+    return false;
+  } catch (error) {
+    const reason = `no pre-content events: ${String(error)}; Linux 6.14 and ext4, xfs or btrfs are needed`;
+    if (process.env['CI'] === 'true') throw new Error(`${reason} (CI must have it)`, { cause: error });
+    return reason;
+  } finally {
+    if (group >= 0) closeSync(group);
+    closeSync(fd);
+    rmSync(dir, { recursive: true });
+  }
 }
