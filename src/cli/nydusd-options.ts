@@ -36,6 +36,15 @@ export const fuseOptions = {
     check: checkThreads,
     help: 'threads that answer requests of the kernel',
   },
+  driver: {
+    type: 'string',
+    values: ['auto', 'fuse', 'fileio', 'fanotify'],
+    help: 'who serves the image: fuse, or the kernel itself; default: what the configuration says, else fuse',
+  },
+  'detach-when-complete': {
+    type: 'flag',
+    help: 'end once everything is local, and leave the mount to the kernel (drivers fanotify, auto)',
+  },
   id: {
     type: 'string',
     requires: ['supervisor'],

@@ -4,6 +4,7 @@ import type { LogLevel } from '../base/log.ts';
 import { openLog, type LogSink } from '../base/log-sink.ts';
 import { runFuseDaemon } from '../daemon/lifecycle.ts';
 import { realParts } from '../daemon/real-parts.ts';
+import type { DriverChoice } from '../storage/config.ts';
 import { exitNow } from '../native/process.ts';
 import type { CommandContext, Values } from './command.ts';
 import type { fuseOptions } from './nydusd-options.ts';
@@ -70,6 +71,8 @@ export async function serveFuse(ctx: CommandContext, values: Values<typeof fuseO
         threads: Number(values['fuse-threads']),
         apisock: values.apisock,
         rlimitNofile: parseCount('rlimit-nofile', values['rlimit-nofile']),
+        driver: values.driver as DriverChoice | undefined,
+        detachWhenComplete: values['detach-when-complete'],
         bootstrap: values.bootstrap,
         config: values.config,
         localfsDir: values['localfs-dir'],

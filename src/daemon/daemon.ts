@@ -297,6 +297,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
       supervisor: this.#supervisor,
       state: this.machine.visible,
       backend_collection: withMounts ? this.#mounts.collection() : null,
+      ...(this.#session?.driver === undefined ? {} : { driver: this.#session.driver }),
     };
   }
 

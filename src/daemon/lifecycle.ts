@@ -12,6 +12,7 @@ import {
   type InitialMount,
   type SourceOptions,
 } from './initial-mount.ts';
+import type { DriverChoice } from '../storage/config.ts';
 import type { DaemonParts, ImageInstance, MountSession, MountTarget } from './parts.ts';
 import { Router } from './router.ts';
 
@@ -25,6 +26,10 @@ export interface FuseDaemonOptions extends SourceOptions {
   rlimitNofile: number;
   /** mount read-write */
   writable: boolean;
+  /** who serves the image; default: what its configuration says, else fuse */
+  driver?: DriverChoice | undefined;
+  /** end, leaving a mount of the kernel, once everything is local */
+  detachWhenComplete?: boolean | undefined;
 }
 
 export interface FuseDaemonContext<I extends ImageInstance> {
@@ -112,10 +117,11 @@ async function start<I extends ImageInstance>(
 async function startServing<I extends ImageInstance>(
   daemon: Daemon<I>,
   mountpoint: string,
-  { threads, apisock, writable }: Pick<FuseDaemonOptions, 'threads' | 'apisock' | 'writable'>,
+  options: FuseDaemonOptions,
   initial: InitialMount | undefined,
   { parts, logger }: FuseDaemonContext<I>,
 ): Promise<MountSession<I>> {
+  const { threads, apisock, writable, detachWhenComplete } = options;
   const starting = Promise.withResolvers<void>();
   const mounting = parts.mount({
     mountpoint,
@@ -126,6 +132,9 @@ async function startServing<I extends ImageInstance>(
     writable,
     logger,
     whileStarting: () => starting.resolve(),
+    driver: options.driver ?? initial?.parsed?.config.driver,
+    detachWhenComplete,
+    apisock,
   });
   const go = (): void => starting.resolve();
   mounting.then(go, go);

@@ -2,7 +2,7 @@
 // daemon starts; tests bring their own.
 import type { Logger } from '../base/log.ts';
 import type { RafsImage } from '../format/image.ts';
-import type { ConfigV2 } from '../storage/config.ts';
+import type { ConfigV2, DriverChoice } from '../storage/config.ts';
 
 /** Counters of the operations of one mount. Source: nydusd.md 6.1. */
 export interface FsCounters {
@@ -60,6 +60,13 @@ export interface SharedDirectory {
 export type MountTarget<I extends ImageInstance = ImageInstance> =
   { kind: 'rafs'; instance: I } | { kind: 'passthrough'; directory: SharedDirectory };
 
+/** Who serves a mount. */
+export interface DriverInfo {
+  name: 'fuse' | 'fileio' | 'fanotify';
+  /** drivers that were tried before it, each with what is wrong */
+  fallbacks: string[];
+}
+
 /** A kernel mount with its workers; mountpoints are places inside it. */
 export interface MountSession<I extends ImageInstance = ImageInstance> {
   /** show something where nothing is */
@@ -86,11 +93,19 @@ export interface MountSession<I extends ImageInstance = ImageInstance> {
   inflight(): readonly InflightOp[];
   /** switch the log line per operation */
   setWireLog(on: boolean): void;
+  /** present when a driver was chosen */
+  readonly driver?: DriverInfo;
 }
 
 export interface SessionOptions {
   mountpoint: string;
   threads: number;
+  /** who serves the mount; default fuse */
+  driver?: DriverChoice | undefined;
+  /** end, leaving a mount of the kernel, once everything is local */
+  detachWhenComplete?: boolean | undefined;
+  /** what a successor is found by */
+  apisock?: string | undefined;
   /** answer OPEN and OPENDIR instead of telling the kernel not to send them */
   serveOpen: boolean;
   /** let whoever comes wait until something is attached */

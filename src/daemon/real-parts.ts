@@ -2,7 +2,8 @@
 import type { RafsInstance } from '../rafs/instance.ts';
 import type { FuseSession, MountSource } from '../serve/fuse/session.ts';
 import type { SharedDirectory } from '../serve/passthrough/passthrough-fs.ts';
-import type { DaemonParts, MountSession, MountTarget } from './parts.ts';
+import type { DriverChoice } from '../storage/config.ts';
+import type { DaemonParts, MountSession, MountTarget, SessionOptions } from './parts.ts';
 
 /** The daemon hands back what it got from `realParts`. */
 function sourceOf(target: MountTarget<RafsInstance>): MountSource {
@@ -29,14 +30,34 @@ function mountSession(session: FuseSession): MountSession<RafsInstance> {
   };
 }
 
+async function mountFuse(options: SessionOptions): Promise<MountSession<RafsInstance>> {
+  const { FuseSession } = await import('../serve/fuse/session.ts');
+  const { detachDeadMounts } = await import('../serve/fuse/dead-mounts.ts');
+  await detachDeadMounts(options.mountpoint, options.logger);
+  const mounting = FuseSession.mount(options);
+  if (options.whileStarting !== undefined) setImmediate(options.whileStarting);
+  return mountSession(await mounting);
+}
+
+/** By the kernel itself where it can; without an image there is nothing that it could mount. */
+async function mountKernel(
+  options: SessionOptions,
+  driver: Exclude<DriverChoice, 'fuse'>,
+): Promise<MountSession<RafsInstance>> {
+  const { KernelSession } = await import('./kernel-session.ts');
+  const { recordPath } = await import('../serve/erofs/record.ts');
+  const { mountpoint, logger, apisock, detachWhenComplete = false, whileStarting } = options;
+  const record = recordPath(apisock, mountpoint);
+  const fuse = (): Promise<MountSession<RafsInstance>> => mountFuse({ ...options, whileStarting: () => {} });
+  const session = new KernelSession({ driver, mountpoint, record, logger, detachWhenComplete, fuse });
+  whileStarting?.();
+  return session;
+}
+
 export const realParts: DaemonParts<RafsInstance> = {
-  mount: async (options) => {
-    const { FuseSession } = await import('../serve/fuse/session.ts');
-    const { detachDeadMounts } = await import('../serve/fuse/dead-mounts.ts');
-    await detachDeadMounts(options.mountpoint, options.logger);
-    const mounting = FuseSession.mount(options);
-    if (options.whileStarting !== undefined) setImmediate(options.whileStarting);
-    return mountSession(await mounting);
+  mount: (options) => {
+    const { driver = 'fuse' } = options;
+    return driver === 'fuse' || options.serveOpen ? mountFuse(options) : mountKernel(options, driver);
   },
   open: async (options) => {
     const { RafsInstance } = await import('../rafs/instance.ts');

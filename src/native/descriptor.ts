@@ -91,3 +91,32 @@ export class Poller {
     return this.#memory.view.getInt16(index * 8 + 6, true);
   }
 }
+
+const F_SETLK = 6;
+const F_DUPFD_CLOEXEC = 1030;
+const O_CLOEXEC = 0o2000000;
+
+type Dup3 = (from: number, to: number, flags: number) => number;
+type FcntlLock = (fd: number, command: number, lock: Uint8Array) => number;
+
+/** Another number for the same open file, closed on exec. */
+export function duplicateDescriptor(fd: number): number {
+  fcntlCall ??= libcFunction<Fcntl>('int fcntl(int fd, int cmd, int arg)');
+  return check('fcntl', fcntlCall(fd, F_DUPFD_CLOEXEC, 0), 'F_DUPFD_CLOEXEC');
+}
+
+/** Make a number mean the same open file as another one, closed on exec. What it meant before is closed. */
+export function duplicateTo(fd: number, number: number): void {
+  check('dup3', libcFunction<Dup3>('int dup3(int from, int to, int flags)')(fd, number, O_CLOEXEC));
+}
+
+/**
+ * Lock a whole file for this process, which keeps the lock until it ends (or closes any descriptor of that file).
+ *
+ * @returns false when another process has it. Source: fcntl(2), "Advisory record locking"
+ */
+export function lockForProcess(fd: number): boolean {
+  const lock = Buffer.alloc(32); // struct flock: F_WRLCK, SEEK_SET, the whole file
+  lock.writeInt16LE(1, 0);
+  return libcFunction<FcntlLock>('int fcntl(int fd, int cmd, void *lock)')(fd, F_SETLK, lock) === 0;
+}

@@ -11,6 +11,7 @@ const FSCONFIG_SET_STRING = 1;
 const FSCONFIG_CMD_CREATE = 6;
 const FSMOUNT_CLOEXEC = 1;
 const MOVE_MOUNT_F_EMPTY_PATH = 4;
+const MOVE_MOUNT_BENEATH = 0x200;
 const AT_FDCWD = -100;
 
 export const MOUNT_ATTR_RDONLY = 0x1;
@@ -80,10 +81,15 @@ export function createMount(type: string, options: readonly MountOption[], attri
   }
 }
 
-/** Put a mount from `createMount` at a directory. The descriptor stays open. */
-export function attachMount(mount: number, target: string): void {
+/**
+ * Put a mount from `createMount` at a directory. The descriptor stays open.
+ *
+ * @param beneath below what is mounted there, which hides it until it is unmounted (Linux 6.5)
+ */
+export function attachMount(mount: number, target: string, beneath = false): void {
   const move = libcFunction<MoveMount>(
     'int move_mount(int from, const char *fromPath, int to, const char *toPath, unsigned int flags)',
   );
-  check('move_mount', move(mount, '', AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH), target);
+  const flags = MOVE_MOUNT_F_EMPTY_PATH | (beneath ? MOVE_MOUNT_BENEATH : 0);
+  check('move_mount', move(mount, '', AT_FDCWD, target, flags), target);
 }

@@ -4,6 +4,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { parse as parseToml } from 'smol-toml';
 import { NydusError, UsageError, messageOf } from '../base/errors.ts';
 import { MAX_CONFIG_SIZE } from '../base/limits.ts';
+import { DRIVERS } from './config.ts';
 import type { BackendConfig, CacheConfig, ConfigV2, PrefetchConfig, RafsConfig } from './config.ts';
 import { BACKEND_TYPES, readBackend } from './config-parse-backend.ts';
 import { Section, keyError, type ConfigDocument } from './config-parse-fields.ts';
@@ -234,6 +235,7 @@ function readV1(document: ConfigDocument): ConfigV2 {
       prefetch,
     },
     overlay: null,
+    ...readDriver(root),
   };
   device.ignore('external_backend');
   device.done();
@@ -289,6 +291,12 @@ function readV2Rafs(root: Section): RafsConfig | null {
   return parsed;
 }
 
+/** `driver`, a key of ours at the top of both versions. */
+function readDriver(root: Section): Pick<ConfigV2, 'driver'> {
+  const driver = root.choice('driver', ['', ...DRIVERS], '');
+  return driver === '' ? {} : { driver };
+}
+
 function readOverlay(root: Section): ConfigV2['overlay'] {
   const overlay = root.section('overlay');
   if (overlay === undefined) return null;
@@ -313,6 +321,7 @@ function readV2(document: ConfigDocument): ConfigV2 {
     cache: readV2Cache(root),
     rafs: readV2Rafs(root),
     overlay: readOverlay(root),
+    ...readDriver(root),
   };
   root.done();
   return config;

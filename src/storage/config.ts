@@ -70,8 +70,14 @@ export interface RafsConfig {
   prefetch: PrefetchConfig;
 }
 
+/** How an image gets into the kernel; `auto` takes the best that works here. */
+export const DRIVERS = ['auto', 'fuse', 'fileio', 'fanotify'] as const;
+export type DriverChoice = (typeof DRIVERS)[number];
+
 export interface ConfigV2 {
   version: 2;
+  /** present when the configuration says it */
+  driver?: DriverChoice;
   id: string;
   backend: BackendConfig | null;
   external_backends: unknown[];

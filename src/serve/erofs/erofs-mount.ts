@@ -9,11 +9,13 @@ import {
   rmSync,
   truncateSync,
   watch,
+  type FSWatcher,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { alignUp } from '../../base/bytes.ts';
 import { messageOf, UsageError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import { majorOf, minorOf } from '../../format/flags.ts';
 import { SystemError } from '../../native/libc.ts';
 import { createMemfd } from '../../native/memfd.ts';
 import { MNT_DETACH, unmount } from '../../native/mount.ts';
@@ -46,6 +48,10 @@ export interface ErofsMountOptions {
   mountpoint: string;
   feed: Feed;
   logger: Logger;
+  /** take the place of what is mounted there */
+  replace?: boolean;
+  /** done before anybody can see the mount, told `major:minor` of it; a failure gives the mount up */
+  beforeAttach?: (device: string) => Promise<void>;
 }
 
 /**
@@ -81,6 +87,7 @@ export class ErofsMount {
   readonly users: readonly BlobUser[];
   readonly #feed: Feed;
   readonly #logger: Logger;
+  readonly #watcher: FSWatcher;
   #gone = false;
 
   private constructor(options: ErofsMountOptions, users: readonly BlobUser[]) {
@@ -91,14 +98,14 @@ export class ErofsMount {
     const end = Promise.withResolvers<void>();
     this.ended = end.promise;
     // inotify tells when the superblock goes; a read-only file system has nothing else to tell
-    const watcher = watch(this.mountpoint, { persistent: true }, (type) => {
+    this.#watcher = watch(this.mountpoint, { persistent: true }, (type) => {
       if (type !== 'rename') return;
-      watcher.close();
+      this.#watcher.close();
       this.#gone = true;
       for (const user of users) this.#feed.remove(user);
       end.resolve();
     });
-    watcher.on('error', () => {});
+    this.#watcher.on('error', () => {});
   }
 
   /**
@@ -107,8 +114,8 @@ export class ErofsMount {
    * @throws UsageError EINVAL  this image or cache cannot be mounted this way
    * @throws SystemError        what the kernel says
    */
-  static mount(options: ErofsMountOptions): ErofsMount {
-    const { instance, feed, mountpoint } = options;
+  static async mount(options: ErofsMountOptions): Promise<ErofsMount> {
+    const { instance, feed } = options;
     const users = checkMountable(instance);
     const added: BlobUser[] = [];
     try {
@@ -119,7 +126,9 @@ export class ErofsMount {
       }
       const mount = mountImage(instance, users);
       try {
-        attachMount(mount, mountpoint);
+        const { dev } = fstatSync(mount);
+        await options.beforeAttach?.(`${majorOf(dev)}:${minorOf(dev)}`);
+        attach(mount, options);
       } finally {
         closeSync(mount);
       }
@@ -128,6 +137,23 @@ export class ErofsMount {
       for (const user of added) feed.remove(user);
       throw error;
     }
+  }
+
+  /** Go on with a mount that is there: another process made it, and its feed is adopted. */
+  static adopt(options: ErofsMountOptions): ErofsMount {
+    const users = checkMountable(options.instance);
+    for (const user of users) options.feed.add(user);
+    return new ErofsMount(options, users);
+  }
+
+  /** True once nothing of it is left. */
+  get gone(): boolean {
+    return this.#gone;
+  }
+
+  /** Stop watching it: another process will. */
+  leave(): void {
+    this.#watcher.close();
   }
 
   /**
@@ -148,6 +174,13 @@ export class ErofsMount {
     clearTimeout(timer);
     return this.#gone;
   }
+}
+
+function attach(mount: number, { mountpoint, replace }: ErofsMountOptions): void {
+  if (replace !== true) return attachMount(mount, mountpoint);
+  // below the old one, which is taken away then: nobody sees the directory underneath
+  attachMount(mount, mountpoint, true);
+  unmount(mountpoint, MNT_DETACH);
 }
 
 /** A file for a blob that has no chunks: nothing is ever read of it. */

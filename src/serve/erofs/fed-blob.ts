@@ -1,5 +1,8 @@
 // One blob whose cache file the kernel reads: makes ranges of it local. Several images may use one; any of them can fetch.
+import { closeSync, fstatSync } from 'node:fs';
 import { BackendError, FormatError } from '../../base/errors.ts';
+import { duplicateDescriptor } from '../../native/descriptor.ts';
+import { forgetDataFile, knowDataFile } from '../../storage/cache/known-files.ts';
 import { addressOf, pwriteFull } from '../../native/file-io.ts';
 import { BlobRanges } from '../../rafs/blob-ranges.ts';
 import type { RafsInstance } from '../../rafs/instance.ts';
@@ -21,17 +24,33 @@ export class FedBlob {
   readonly id: number;
   readonly dev: number;
   readonly ino: number;
+  readonly path: string;
+  /** an own descriptor of the open data file: marks are set and taken away through it, whatever the images do */
+  readonly fd: number;
   readonly users: BlobUser[] = [];
   marked = false;
   #ranges: Promise<BlobRanges> | undefined;
   readonly #onRanges: (ranges: BlobRanges) => void;
 
-  /** @param onRanges called once the places of the chunks are known */
-  constructor(id: number, dev: number, ino: number, onRanges: (ranges: BlobRanges) => void) {
+  /**
+   * @param dataFd   open data file of the first image
+   * @param onRanges called once the places of the chunks are known
+   */
+  constructor(id: number, dataFd: number, path: string, onRanges: (ranges: BlobRanges) => void) {
     this.id = id;
+    this.path = path;
+    this.fd = duplicateDescriptor(dataFd);
+    const { dev, ino } = fstatSync(this.fd);
     this.dev = dev;
     this.ino = ino;
     this.#onRanges = onRanges;
+    knowDataFile(path, this.fd);
+  }
+
+  /** Nobody uses it any more. */
+  close(): void {
+    forgetDataFile(this.path);
+    closeSync(this.fd);
   }
 
   /** The image that is asked; the first that uses it. */

@@ -1,10 +1,10 @@
 // Feeds cache files that the kernel reads: marks them, takes the events of readers that would find a hole, fetches, answers.
 // One group, one thread and one journal for all images of the daemon. Source: DESIGN 2.1.
-import { closeSync, fstatSync } from 'node:fs';
+import { closeSync, fstatSync, openSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
-import { messageOf } from '../../base/errors.ts';
+import { messageOf, UsageError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
-import { tryWrite } from '../../native/descriptor.ts';
+import { duplicateTo, lockForProcess, tryWrite } from '../../native/descriptor.ts';
 import {
   createPreContentGroup,
   FAN_ALLOW,
@@ -59,11 +59,27 @@ export class Feed {
   #timer: NodeJS.Timeout | undefined;
   #lastId = 0;
   #onComplete: () => void = () => {};
+  #leaving = false;
+  /** events that another process left, until their images are there */
+  #left: PendingEvent[] = [];
+  /** their descriptor numbers, as far as they are ours to close */
+  readonly #reserved: Set<number>;
+  /** numbers of the blobs of that process, by path */
+  readonly #adopted: ReadonlyMap<string, number>;
 
-  private constructor(logger: Logger, groupFd: number, journal: Journal) {
+  private constructor(
+    logger: Logger,
+    groupFd: number,
+    journal: Journal,
+    adopted: ReadonlyMap<string, number> = new Map(),
+  ) {
     this.#logger = logger;
     this.#groupFd = groupFd;
     this.#journal = journal;
+    this.#adopted = adopted;
+    this.#lastId = Math.max(0, ...adopted.values());
+    this.#left = journal.left();
+    this.#reserved = reserveNumbers(this.#left);
     prepareInterrupts();
     process.on('exit', this.#onExit);
   }
@@ -72,11 +88,47 @@ export class Feed {
   static open(logger: Logger): Feed {
     const groupFd = createPreContentGroup();
     try {
-      return new Feed(logger, groupFd, Journal.create());
+      const journal = Journal.create();
+      lockForProcess(journal.fd);
+      return new Feed(logger, groupFd, journal);
     } catch (error) {
       closeSync(groupFd);
       throw error;
     }
+  }
+
+  /**
+   * Go on where another process ended: its readers wait. Nothing is read or answered before the first `add`.
+   *
+   * @param blobs numbers that its journal knows blobs by, by path of their data files
+   * @throws UsageError EINVAL  another process is at it
+   */
+  static adopt(logger: Logger, groupFd: number, journalFd: number, blobs: ReadonlyMap<string, number>): Feed {
+    if (!lockForProcess(journalFd)) {
+      throw new UsageError('another nydusd answers the readers of these mounts', {
+        exitCode: 1,
+        hint: 'end it first, or give this one an API socket and a mountpoint of its own',
+      });
+    }
+    return new Feed(logger, groupFd, new Journal(journalFd), blobs);
+  }
+
+  /** Open files that must outlive this process: the group and the journal, then the data files in the order of `held`. */
+  get descriptors(): number[] {
+    return [this.#groupFd, this.#journal.fd, ...[...this.#blobs.values()].map(({ fd }) => fd)];
+  }
+
+  /** Blobs in the order of their descriptors. */
+  get held(): { id: number; path: string }[] {
+    return [...this.#blobs.values()].map(({ id, path }) => ({ id, path }));
+  }
+
+  /** All images of the process before are there: serve the readers that it left waiting. */
+  serveLeft(): void {
+    const left = this.#left;
+    this.#left = [];
+    if (left.length > 0) this.#logger.info(`${left.length} readers wait since the daemon before ended`);
+    for (const event of left) this.#begin(this.#serve(event, true));
   }
 
   /** Node waits for its threads when the process ends, however it ends: get ours out of its read. */
@@ -99,13 +151,15 @@ export class Feed {
    * @throws SystemError EOPNOTSUPP  the file system of the cache has no such events
    */
   add(user: BlobUser): void {
-    const fd = user.cache.data?.fd ?? -1;
-    const { dev, ino } = fstatSync(fd);
-    let blob = [...this.#blobs.values()].find((known) => known.dev === dev && known.ino === ino);
+    const { fd, path } = user.cache.data ?? { fd: -1, path: '' };
+    let blob = this.#blobOf(fd);
     if (blob === undefined) {
-      const id = ++this.#lastId;
-      blob = new FedBlob(id, dev, ino, (ranges) => this.#tell({ type: 'ranges', id, memory: ranges.memory }));
+      const before = this.#adopted.get(path);
+      const id = before ?? ++this.#lastId;
+      blob = new FedBlob(id, fd, path, ({ memory }) => this.#tell({ type: 'ranges', id, memory }));
       blob.users.push(user);
+      const { dev, ino } = blob;
+      if (before !== undefined) this.#watch(blob);
       const ready = user.cache.map.ready.buffer as SharedArrayBuffer;
       this.#blobs.set(id, blob);
       this.#startWorker();
@@ -116,7 +170,11 @@ export class Feed {
 
   #mark(blob: FedBlob): void {
     if (blob.marked || blob.complete) return;
-    markPreContent(this.#groupFd, blob.user.cache.data?.fd ?? -1);
+    markPreContent(this.#groupFd, blob.fd);
+    this.#watch(blob);
+  }
+
+  #watch(blob: FedBlob): void {
     blob.marked = true;
     // its failure shows with the first event, which tries again
     blob.ranges().catch((error: unknown) => this.#warn(messageOf(error)));
@@ -132,6 +190,7 @@ export class Feed {
         this.#unmark(blob);
         this.#blobs.delete(id);
         this.#tell({ type: 'drop', id });
+        blob.close();
       }
       blob.users.splice(at, 1);
     }
@@ -165,7 +224,7 @@ export class Feed {
     if (!blob.marked) return;
     blob.marked = false;
     try {
-      unmarkPreContent(this.#groupFd, blob.user.cache.data?.fd ?? -1);
+      unmarkPreContent(this.#groupFd, blob.fd);
     } catch (error) {
       this.#warn(`the mark of blob ${blob.user.cache.blobId} stays: ${messageOf(error)}`);
     }
@@ -197,24 +256,27 @@ export class Feed {
 
   #onReport(report: FeedReport): void {
     if (report.type === 'error') this.#warn(report.message);
-    else if (report.type === 'need') {
-      const work = this.#serve(report).finally(() => this.#pending.delete(work));
-      this.#pending.add(work);
-    }
+    else if (report.type === 'need') this.#begin(this.#serve(report));
   }
 
-  async #serve(event: PendingEvent): Promise<void> {
+  #begin(serving: Promise<void>): void {
+    const work = serving.finally(() => this.#pending.delete(work));
+    this.#pending.add(work);
+  }
+
+  async #serve(event: PendingEvent, left = false): Promise<void> {
     let response = FAN_ALLOW;
     try {
-      await this.#fill(event);
+      await (left ? this.#fillLeft(event) : this.#fill(event));
     } catch (error) {
       response = FAN_DENY_EIO;
       this.#warn(`a read of ${event.count} bytes at ${event.offset} fails: ${messageOf(error)}`);
     }
+    if (this.#leaving) return; // it stays in the journal, for the successor
     this.#counts.answered++;
     this.#counts.bytes += Math.max(0, event.count);
     if (response !== FAN_ALLOW) this.#counts.denied++;
-    this.answer(event, response);
+    this.#answer(event, response, left);
   }
 
   async #fill({ fd, blob, offset, count }: PendingEvent): Promise<void> {
@@ -226,19 +288,34 @@ export class Feed {
     await known.fill(offset, count, signal);
   }
 
+  /** The descriptor of an event that another process read is gone with it. */
+  async #fillLeft({ blob, offset, count }: PendingEvent): Promise<void> {
+    if (count < 0) return;
+    const { signal } = this.#controller;
+    if (blob !== UNKNOWN_BLOB) {
+      const known = this.#blobs.get(blob);
+      if (known === undefined) throw new Error('no image has this blob any more');
+      return known.fill(offset, count, signal);
+    }
+    // that process was killed between reading the event and looking which file it is about: any may be meant
+    for (const each of this.#blobs.values()) {
+      if ((await each.ranges()).covering(offset, count) !== undefined) await each.fill(offset, count, signal);
+    }
+  }
+
   #blobOf(fd: number): FedBlob | undefined {
     const { dev, ino } = fstatSync(fd);
     return [...this.#blobs.values()].find((blob) => blob.dev === dev && blob.ino === ino);
   }
 
-  /** Answer an event and forget it. */
-  answer({ fd, slot }: PendingEvent, response: number): void {
+  /** Answer an event and forget it; its number is free again afterwards, not before. */
+  #answer({ fd, slot }: PendingEvent, response: number, left: boolean): void {
     const bytes = Buffer.alloc(RESPONSE_SIZE);
     putResponse(new DataView(bytes.buffer, bytes.byteOffset, RESPONSE_SIZE), 0, fd, response);
     // a failure means that nobody waits any more
     tryWrite(this.#groupFd, bytes);
     this.#journal.settle(slot);
-    closeSync(fd);
+    if (!left || this.#reserved.delete(fd)) closeSync(fd);
   }
 
   /** The same trouble is told once. */
@@ -254,18 +331,66 @@ export class Feed {
     return { events: allowed + answered, allowed, denied, bytes: bytes + allowedBytes };
   }
 
-  /** End the thread and close the group: only once nothing is mounted that a mark is needed for. */
-  async close(): Promise<void> {
+  async #stopThread(): Promise<void> {
     clearInterval(this.#timer);
     this.#words.stop();
     while (this.#nudge()) await new Promise((resolve) => setTimeout(resolve, NUDGE_MS));
     await this.#ended;
+  }
+
+  /** End the thread and close the group: only once nothing is mounted that a mark is needed for. */
+  async close(): Promise<void> {
+    await this.#stopThread();
     this.#controller.abort(new Error('unmounted'));
     await Promise.all(this.#pending);
+    this.#closeFiles();
+  }
+
+  /** End without answering: a guardian holds the group, readers wait for the successor. */
+  async leave(): Promise<void> {
+    this.#leaving = true;
+    await this.#stopThread();
+    this.#controller.abort(new Error('this daemon ends'));
+    await Promise.all(this.#pending);
+    this.#closeFiles();
+  }
+
+  #closeFiles(): void {
     process.off('exit', this.#onExit);
+    for (const blob of this.#blobs.values()) blob.close();
+    this.#blobs.clear();
     closeSync(this.#groupFd);
     const { fd } = this.#journal;
     this.#journal.close();
     closeSync(fd);
+  }
+}
+
+/**
+ * Keep the numbers of events that are not answered from being given to new events: answers are matched by number alone.
+ *
+ * @returns those that were free, and now are open for this purpose
+ */
+function reserveNumbers(left: readonly PendingEvent[]): Set<number> {
+  const reserved = new Set<number>();
+  if (left.length === 0) return reserved;
+  const nothing = openSync('/dev/null', 'r');
+  for (const { fd } of left) {
+    if (fd === nothing) reserved.add(fd);
+    else if (!isOpen(fd)) {
+      duplicateTo(nothing, fd);
+      reserved.add(fd);
+    }
+  }
+  if (!reserved.has(nothing)) closeSync(nothing);
+  return reserved;
+}
+
+function isOpen(fd: number): boolean {
+  try {
+    fstatSync(fd);
+    return true;
+  } catch {
+    return false;
   }
 }

@@ -30,7 +30,7 @@ export const UNKNOWN_BLOB = -1;
 
 /** An event that waits for its answer. */
 export interface PendingEvent {
-  /** slot, -1 when it is still in the read buffer */
+  /** place in the journal */
   slot: number;
   fd: number;
   /** number of the blob in the feed, or UNKNOWN_BLOB */
@@ -118,7 +118,7 @@ export class Journal {
     if (slot >= 0) Atomics.store(this.#words, (SLOTS_AT + slot * SLOT_SIZE) / 4 + STATE, 0);
   }
 
-  /** What a process that ended left without an answer. Call before anything is read. */
+  /** What a process that ended left without an answer, each with a slot now. Call before anything is read. */
   left(): PendingEvent[] {
     const found = new Map<number, PendingEvent>();
     const event = newEvent();
@@ -135,6 +135,10 @@ export class Journal {
       const count = this.#doubles[at / 2 + COUNT] ?? 0;
       found.set(fd, { slot, fd, blob, offset, count });
     }
+    for (const event of found.values()) {
+      if (event.slot < 0) event.slot = this.add(event.fd, event.blob, event.offset, event.count);
+    }
+    this.read.bytes.fill(0);
     return [...found.values()];
   }
 

@@ -2,6 +2,7 @@
 // their compressed offsets. Source: blob-and-cache.md 17.2.
 import { closeSync, constants, fdatasync, fstatSync, ftruncateSync, openSync } from 'node:fs';
 import { FormatError } from '../../base/errors.ts';
+import { knownDataFile } from './known-files.ts';
 
 export class DataFile {
   readonly path: string;
@@ -28,7 +29,7 @@ export class DataFile {
     let writable = true;
     let fd: number;
     try {
-      fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o644);
+      fd = knownDataFile(path) ?? openSync(path, constants.O_RDWR | constants.O_CREAT, 0o644);
     } catch (error) {
       const code = (error as NodeJS.ErrnoException).code;
       if (code !== 'EROFS' && code !== 'EACCES') throw error;

@@ -32,7 +32,7 @@ for (const { bootstrap, blobs, cache, mountpoint } of JSON.parse(process.argv[2]
   const { config } = parseConfig(text);
   try {
     const instance = await RafsInstance.open({ bootstrap, config, id: mountpoint, logger, decodeThreads: 0 });
-    mounted.push({ mount: ErofsMount.mount({ instance, mountpoint, feed, logger }), instance });
+    mounted.push({ mount: await ErofsMount.mount({ instance, mountpoint, feed, logger }), instance });
     console.log('mounted');
   } catch (error) {
     console.log(messageOf(error));

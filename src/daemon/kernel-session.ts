@@ -1,0 +1,211 @@
+// A mount served by the kernel's own EROFS, as the daemon sees it; or, where that cannot be, by FUSE. What it will be is decided
+// when the image is there. Source: DESIGN 2; docs/drivers.md.
+import { messageOf, NydusError, UsageError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import type { RafsInstance } from '../rafs/instance.ts';
+import type { ErofsMount } from '../serve/erofs/erofs-mount.ts';
+import { ErofsService } from '../serve/erofs/service.ts';
+import { emptyStats } from '../serve/counters.ts';
+import type { DriverChoice } from '../storage/config.ts';
+import type {
+  AttachOptions,
+  DriverInfo,
+  FsCounters,
+  InflightOp,
+  MountSession,
+  MountTarget,
+} from './parts.ts';
+
+type Target = MountTarget<RafsInstance>;
+
+/** READ in `fop_hits` (nydusd.md 6.1). */
+const READ = 4;
+
+export interface KernelSessionOptions {
+  driver: Exclude<DriverChoice, 'fuse'>;
+  mountpoint: string;
+  /** `recordPath()` of this daemon */
+  record: string;
+  logger: Logger;
+  /** end, leaving the mount, once no reader needs this process */
+  detachWhenComplete: boolean;
+  /** the way that always works */
+  fuse: () => Promise<MountSession<RafsInstance>>;
+}
+
+export class KernelSession implements MountSession<RafsInstance> {
+  readonly ended: Promise<void>;
+  readonly #options: KernelSessionOptions;
+  readonly #service: ErofsService | undefined;
+  /** why a driver is not used */
+  readonly #reasons: string[] = [];
+  #mount: ErofsMount | undefined;
+  #fuse: MountSession<RafsInstance> | undefined;
+  #name: DriverInfo['name'] = 'fanotify';
+  #resolveEnded: () => void = () => {};
+  #detached = false;
+  #stopped: Promise<void> | undefined;
+
+  /**
+   * Open before the image is opened: what a daemon before left is taken over here.
+   *
+   * @throws UsageError exit 1  the driver that was asked for does not work here
+   */
+  constructor(options: KernelSessionOptions) {
+    this.#options = options;
+    this.ended = new Promise((resolve) => (this.#resolveEnded = resolve));
+    this.#service = this.#openService();
+  }
+
+  #openService(): ErofsService | undefined {
+    const { driver, record, logger } = this.#options;
+    try {
+      const service = ErofsService.open({ record, logger });
+      service.onComplete = () => this.#complete();
+      return service;
+    } catch (error) {
+      if (error instanceof UsageError) throw error;
+      const reason = `fanotify: ${messageOf(error)}`;
+      if (driver !== 'auto') throw this.#refusal(reason, error);
+      this.#giveUp(reason);
+      return undefined;
+    }
+  }
+
+  #refusal(reason: string, cause: unknown): UsageError {
+    const hint = (cause instanceof NydusError ? cause.hint : undefined) ?? 'use --driver auto or fuse';
+    return new UsageError(`the driver does not work here: ${reason}`, { cause, exitCode: 1, hint });
+  }
+
+  #giveUp(reason: string): void {
+    this.#reasons.push(reason);
+    this.#options.logger.info(`driver ${reason}; falling back`);
+  }
+
+  /** Which driver serves, and why not a better one. */
+  get driver(): DriverInfo {
+    return { name: this.#fuse === undefined ? this.#name : 'fuse', fallbacks: [...this.#reasons] };
+  }
+
+  async attach(mountpoint: string, target: Target, options: AttachOptions): Promise<void> {
+    if (this.#mount !== undefined) throw occupied();
+    if (this.#fuse === undefined && !(await this.#attachToKernel(mountpoint, target))) {
+      this.#fuse = await this.#options.fuse();
+      void this.#fuse.ended.then(() => this.#resolveEnded());
+    }
+    await this.#fuse?.attach(mountpoint, target, options);
+  }
+
+  async #attachToKernel(place: string, target: Target): Promise<boolean> {
+    const { driver, mountpoint } = this.#options;
+    const service = this.#service;
+    if (service === undefined) return false;
+    try {
+      if (target.kind !== 'rafs') throw new UsageError('a directory is served, no image');
+      if (place !== '/')
+        throw new UsageError(`the image is to be seen at ${place} of the mount, not at its root`);
+      this.#follow(await service.mount(target.instance, mountpoint));
+      service.settle();
+      if (service.complete) this.#complete();
+      return true;
+    } catch (error) {
+      service.settle();
+      const reason = `fanotify: ${messageOf(error)}`;
+      if (driver !== 'auto') throw this.#refusal(reason, error);
+      this.#giveUp(reason);
+      return false;
+    }
+  }
+
+  #follow(mount: ErofsMount): void {
+    this.#mount = mount;
+    void mount.ended.then(() => {
+      if (this.#mount === mount) this.#resolveEnded();
+    });
+  }
+
+  #complete(): void {
+    const { detachWhenComplete, logger, mountpoint } = this.#options;
+    if (!detachWhenComplete || this.#detached || this.#mount === undefined) return;
+    this.#detached = true;
+    logger.info(`everything under ${mountpoint} is local: leaving the mount to the kernel`);
+    this.#resolveEnded();
+  }
+
+  async replace(place: string, target: Target, options: AttachOptions): Promise<{ retired: Promise<void> }> {
+    if (this.#fuse !== undefined) return this.#fuse.replace(place, target, options);
+    const old = this.#mount;
+    if (this.#service === undefined || old === undefined || place !== '/' || target.kind !== 'rafs') {
+      throw occupied();
+    }
+    this.#follow(await this.#service.mount(target.instance, this.#options.mountpoint, true));
+    return { retired: old.ended };
+  }
+
+  async detach(place: string): Promise<void> {
+    if (this.#fuse !== undefined) return this.#fuse.detach(place);
+    const mount = this.#mount;
+    this.#mount = undefined;
+    await mount?.unmount();
+  }
+
+  stop(): Promise<void> {
+    this.#stopped ??= this.#fuse === undefined ? this.#leave() : this.#fuse.stop();
+    return this.#stopped;
+  }
+
+  async #leave(): Promise<void> {
+    await this.#service?.leave();
+    this.#resolveEnded();
+  }
+
+  unmount(): Promise<void> {
+    if (this.#detached) return this.stop();
+    this.#stopped ??= this.#unmount();
+    return this.#stopped;
+  }
+
+  async #unmount(): Promise<void> {
+    await this.#fuse?.unmount();
+    await this.#service?.unmountAll();
+    this.#resolveEnded();
+  }
+
+  /** What the kernel reads without asking is not seen here: reads are the events that came. */
+  counters(place: string): FsCounters {
+    if (this.#fuse !== undefined) return this.#fuse.counters(place);
+    const stats = emptyStats();
+    const counts = this.#service?.counts();
+    if (counts === undefined) return stats;
+    stats.data_read = counts.bytes;
+    stats.fop_hits[READ] = counts.events - counts.denied;
+    stats.fop_errors[READ] = counts.denied;
+    return stats;
+  }
+
+  files(place: string): unknown {
+    return this.#fuse?.files(place) ?? {};
+  }
+
+  pattern(place: string): unknown {
+    return this.#fuse?.pattern(place) ?? [];
+  }
+
+  takeLatest(place: string): unknown {
+    return this.#fuse?.takeLatest(place) ?? [];
+  }
+
+  inflight(): readonly InflightOp[] {
+    return this.#fuse?.inflight() ?? [];
+  }
+
+  setWireLog(on: boolean): void {
+    this.#fuse?.setWireLog(on);
+  }
+}
+
+function occupied(): UsageError {
+  return new UsageError('the kernel serves one image at the root: nothing can be mounted inside it', {
+    hint: 'start the daemon without --bootstrap, or with --driver fuse',
+  });
+}

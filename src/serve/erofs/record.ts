@@ -1,0 +1,67 @@
+// What a successor must know to go on: which guardian holds what, which mounts there are. A small file beside the API socket,
+// replaced as a whole, that survives a crash.
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { bootId, type ProcessIdentity } from '../guardian/guardian.ts';
+
+/** A blob in the order in which the guardian holds its data file. */
+export interface RecordedBlob {
+  id: number;
+  path: string;
+}
+
+/** A mount. */
+export interface RecordedMount {
+  mountpoint: string;
+  /** `major:minor` of the superblock */
+  device: string;
+  /** identity of the bootstrap file: a changed one is another image */
+  bootstrap: string;
+}
+
+/** The guardian holds the group, the journal, then the data files. */
+export interface FeedRecord {
+  version: 1;
+  boot: string;
+  guardian: ProcessIdentity;
+  blobs: RecordedBlob[];
+  mounts: RecordedMount[];
+}
+
+/** Descriptors held before the data files. */
+export const HELD_FIRST = 2;
+
+/** Where the record of a daemon lies: beside its API socket, or by the mountpoint where it has none. */
+export function recordPath(apisock: string | undefined, mountpoint: string): string {
+  if (apisock !== undefined) return `${apisock}.guardian`;
+  const name = createHash('sha256').update(mountpoint).digest('hex').slice(0, 16);
+  return `/run/nydusd-${name}.guardian`;
+}
+
+/** The record of a daemon of this boot; undefined when there is none that can be read. */
+export function readRecord(path: string): FeedRecord | undefined {
+  let record: FeedRecord;
+  try {
+    record = JSON.parse(readFileSync(path, 'utf8')) as FeedRecord;
+  } catch {
+    return undefined;
+  }
+  const whole =
+    record.version === 1 &&
+    record.boot === bootId() &&
+    Number.isSafeInteger(record.guardian?.pid) &&
+    Array.isArray(record.blobs) &&
+    Array.isArray(record.mounts);
+  return whole ? record : undefined;
+}
+
+/** Replace the record: a crash leaves the old or the new one. */
+export function writeRecord(path: string, record: FeedRecord): void {
+  const draft = `${path}.new`;
+  writeFileSync(draft, `${JSON.stringify(record)}\n`, { mode: 0o600 });
+  renameSync(draft, path);
+}
+
+export function removeRecord(path: string): void {
+  rmSync(path, { force: true });
+}

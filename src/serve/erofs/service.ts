@@ -1,0 +1,274 @@
+// Images that the kernel serves, and their life beyond this process: a guardian holds what must not be closed, a record says
+// where, a successor goes on. Source: DESIGN 2.1.
+import { closeSync, statSync } from 'node:fs';
+import { messageOf } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
+import { MNT_DETACH, unmount } from '../../native/mount.ts';
+import { forgetDataFile, knowDataFile } from '../../storage/cache/known-files.ts';
+import {
+  bootId,
+  endGuardian,
+  MAX_HELD,
+  startGuardian,
+  takeFromGuardian,
+  type ProcessIdentity,
+} from '../guardian/guardian.ts';
+import { ErofsMount, type ErofsInstance } from './erofs-mount.ts';
+import { Feed, type FeedCounts } from './feed.ts';
+import { erofsDeviceAt } from './mounted.ts';
+import {
+  HELD_FIRST,
+  readRecord,
+  removeRecord,
+  writeRecord,
+  type FeedRecord,
+  type RecordedMount,
+} from './record.ts';
+
+export interface ErofsServiceOptions {
+  /** `recordPath()` */
+  record: string;
+  logger: Logger;
+}
+
+interface Served {
+  mount: ErofsMount;
+  recorded: RecordedMount;
+}
+
+function bootstrapIdentity(path: string): string {
+  const { dev, ino, size, mtimeNs } = statSync(path, { bigint: true });
+  return `${path} ${dev}:${ino} ${size} ${mtimeNs}`;
+}
+
+export class ErofsService {
+  readonly #record: string;
+  readonly #logger: Logger;
+  readonly #feed: Feed;
+  readonly #served = new Set<Served>();
+  /** what the record lists: mounts that are there, or will be in a moment */
+  readonly #planned = new Set<RecordedMount>();
+  /** mounts of the process before that nobody has asked for yet */
+  #adoptable: RecordedMount[];
+  /** data files that came from it, by path, until the images have opened them */
+  readonly #files: ReadonlyMap<string, number>;
+  #guardian: ProcessIdentity | undefined;
+  #ending = false;
+  /** changes of the guardian, one after another */
+  #turn: Promise<void> = Promise.resolve();
+  #onComplete: () => void = () => {};
+
+  private constructor(
+    options: ErofsServiceOptions,
+    feed: Feed,
+    before?: { record: FeedRecord; files: ReadonlyMap<string, number> },
+  ) {
+    this.#record = options.record;
+    this.#logger = options.logger;
+    this.#feed = feed;
+    this.#adoptable = before?.record.mounts ?? [];
+    this.#files = before?.files ?? new Map();
+    this.#guardian = before?.record.guardian;
+    for (const [path, fd] of this.#files) knowDataFile(path, fd);
+    feed.onComplete = () => this.#onComplete();
+  }
+
+  /**
+   * Look what a daemon before left under this record, and go on with it: open images afterwards, not before, since they must
+   * use its open data files.
+   *
+   * @throws SystemError  the kernel has no pre-content events, or we may not have them
+   * @throws UsageError EINVAL  the other daemon lives
+   */
+  static open(options: ErofsServiceOptions): ErofsService {
+    const record = readRecord(options.record);
+    if (record === undefined) return new ErofsService(options, Feed.open(options.logger));
+    const taken = takeAll(record, options.logger);
+    if (taken === undefined) {
+      detachAll(record.mounts, options.logger);
+      removeRecord(options.record);
+      return new ErofsService(options, Feed.open(options.logger));
+    }
+    const [group = -1, journal = -1, ...data] = taken;
+    try {
+      const ids = new Map(record.blobs.map(({ path, id }) => [path, id]));
+      const feed = Feed.adopt(options.logger, group, journal, ids);
+      const files = new Map(record.blobs.map(({ path }, at) => [path, data[at] ?? -1]));
+      return new ErofsService(options, feed, { record, files });
+    } catch (error) {
+      for (const fd of taken) closeSync(fd);
+      throw error;
+    }
+  }
+
+  /** Called when nothing that is mounted needs this process any more. */
+  set onComplete(call: () => void) {
+    this.#onComplete = call;
+  }
+
+  /** True when nothing that is mounted needs this process. */
+  get complete(): boolean {
+    return this.#feed.complete;
+  }
+
+  counts(): FeedCounts {
+    return this.#feed.counts();
+  }
+
+  /**
+   * Mount an image, or go on with the mount that a daemon before made of it at this place.
+   *
+   * @param replace take the place of what this service has mounted there
+   * @throws UsageError EINVAL, SystemError: as ErofsMount.mount
+   */
+  async mount(instance: ErofsInstance, mountpoint: string, replace = false): Promise<ErofsMount> {
+    const bootstrap = bootstrapIdentity(instance.share.bootstrapPath);
+    const before = this.#adoptable.find((known) => known.mountpoint === mountpoint);
+    const usable = before?.bootstrap === bootstrap && before.device === erofsDeviceAt(mountpoint);
+    const recorded: RecordedMount = { mountpoint, device: before?.device ?? '', bootstrap };
+    const options = {
+      instance,
+      mountpoint,
+      feed: this.#feed,
+      logger: this.#logger,
+      replace,
+      // without a guardian the end of this process would turn holes into zeros
+      beforeAttach: (device: string) => {
+        recorded.device = device;
+        this.#planned.add(recorded);
+        return this.#renew(true);
+      },
+    };
+    let mount: ErofsMount;
+    try {
+      if (usable) {
+        mount = ErofsMount.adopt(options);
+        this.#planned.add(recorded);
+        await this.#renew(true);
+        this.#logger.info(`going on with the mount at ${mountpoint} that a daemon before left`);
+      } else {
+        if (before !== undefined) detachAll([before], this.#logger);
+        mount = await ErofsMount.mount(options);
+      }
+    } catch (error) {
+      this.#planned.delete(recorded);
+      throw error;
+    } finally {
+      this.#adoptable = this.#adoptable.filter((known) => known !== before);
+    }
+    const served = { mount, recorded };
+    this.#served.add(served);
+    void mount.ended.then(() => {
+      this.#served.delete(served);
+      this.#planned.delete(recorded);
+      if (!this.#ending) void this.#renew();
+    });
+    return mount;
+  }
+
+  /** The images of the daemon before that are wanted are there; its other mounts go, its waiting readers are served. */
+  settle(): void {
+    detachAll(this.#adoptable, this.#logger);
+    this.#adoptable = [];
+    for (const [path, fd] of this.#files) {
+      if (!this.#feed.held.some((blob) => blob.path === path)) forgetDataFile(path);
+      closeSync(fd);
+    }
+    this.#feed.serveLeft();
+  }
+
+  /** Let a new guardian hold what is to be held now, then end the old one. */
+  #renew(must = false): Promise<void> {
+    const turn = this.#turn.then(() => this.#renewOnce());
+    this.#turn = turn.catch((error: unknown) => {
+      if (!must)
+        this.#logger.error(`no guardian: ${messageOf(error)}; if this daemon dies now, data may be missing`);
+    });
+    return must ? turn : this.#turn;
+  }
+
+  async #renewOnce(): Promise<void> {
+    const old = this.#guardian;
+    const { held } = this.#feed;
+    if (HELD_FIRST + held.length > MAX_HELD)
+      throw new Error(`${held.length} blobs, a guardian holds ${MAX_HELD}`);
+    const mounts = [...this.#planned, ...this.#adoptable];
+    if (mounts.length === 0) {
+      this.#guardian = undefined;
+      removeRecord(this.#record);
+    } else {
+      const guardian = await startGuardian(this.#feed.descriptors, (dead) => this.#onGuardianDeath(dead));
+      this.#guardian = guardian;
+      writeRecord(this.#record, { version: 1, boot: bootId(), guardian, blobs: held, mounts });
+    }
+    if (old !== undefined) endGuardian(old);
+  }
+
+  #onGuardianDeath(dead: ProcessIdentity): void {
+    if (this.#guardian?.pid !== dead.pid || this.#ending) return;
+    this.#logger.warn('the guardian has died, starting another one');
+    void this.#renew();
+  }
+
+  /**
+   * Unmount everything. Files that stay open keep a guardian: their readers wait, rather than see zeros.
+   *
+   * @param busyMs how long to wait for open files
+   */
+  async unmountAll(busyMs?: number): Promise<void> {
+    this.#ending = true;
+    const all = [...this.#served];
+    const gone = await Promise.all(all.map(({ mount }) => mount.unmount(busyMs)));
+    await this.#turn;
+    removeRecord(this.#record);
+    const guardian = this.#guardian;
+    if (gone.every(Boolean) || this.#feed.complete) {
+      await this.#feed.close();
+      if (guardian !== undefined) endGuardian(guardian);
+      return;
+    }
+    const where = all.filter((_, at) => gone[at] !== true).map(({ recorded }) => recorded.mountpoint);
+    this.#logger.warn(
+      `files under ${where.join(', ')} are still open and their blobs are not complete: who reads them waits until it is killed; ` +
+        `process ${guardian?.pid ?? 0} keeps them from seeing zeros, end it when they are closed`,
+    );
+    for (const { mount } of all) mount.leave();
+    await this.#feed.leave();
+  }
+
+  /** End, and leave the mounts to the next daemon; readers of what is not local wait for it. */
+  async leave(): Promise<void> {
+    this.#ending = true;
+    await this.#turn;
+    const { complete } = this.#feed;
+    for (const { mount } of this.#served) mount.leave();
+    await this.#feed.leave();
+    // complete mounts need nobody: the record stays, so that the next daemon knows whose they are
+    if (complete && this.#guardian !== undefined) endGuardian(this.#guardian);
+  }
+}
+
+/** What the guardian of a record holds, undefined when it has died. */
+function takeAll(record: FeedRecord, logger: Logger): number[] | undefined {
+  const taken = takeFromGuardian(record.guardian, HELD_FIRST + record.blobs.length);
+  if (taken === undefined) return undefined;
+  logger.info(
+    `taking over from a daemon that ended: ${record.mounts.length} mounts, ${record.blobs.length} blobs`,
+  );
+  return taken;
+}
+
+/** Take away mounts that a daemon before left and that nobody feeds any more. */
+function detachAll(mounts: readonly RecordedMount[], logger: Logger): void {
+  for (const { mountpoint, device } of mounts) {
+    if (erofsDeviceAt(mountpoint) !== device) continue;
+    try {
+      unmount(mountpoint, MNT_DETACH);
+      logger.warn(
+        `took away the mount at ${mountpoint}, left by a daemon that ended, and that no guardian keeps`,
+      );
+    } catch (error) {
+      logger.error(`cannot take away the mount at ${mountpoint}: ${messageOf(error)}`);
+    }
+  }
+}

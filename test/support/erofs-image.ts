@@ -1,0 +1,47 @@
+// An image for tests of the kernel drivers: random files, so that a hole is never taken for data.
+import { randomFillSync } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { localConfig } from './daemon.ts';
+import { nydusImage } from './programs.ts';
+
+export interface RandomImage {
+  source: string;
+  bootstrap: string;
+  blobs: string;
+}
+
+/** Build an image of `count` files of about `size` bytes below `dir`. */
+export function randomImage(dir: string, count: number, size: number, more: string[] = []): RandomImage {
+  const [source, blobs, bootstrap] = [join(dir, 'source'), join(dir, 'blobs'), join(dir, 'boot')];
+  mkdirSync(source, { recursive: true });
+  mkdirSync(blobs);
+  for (let i = 0; i < count; i++)
+    writeFileSync(join(source, `file${i}`), randomFillSync(Buffer.alloc(size + i * 777)));
+  nydusImage([
+    'create',
+    '--compressor',
+    'none',
+    '--chunk-size',
+    '0x10000',
+    '--blob-dir',
+    blobs,
+    '--bootstrap',
+    bootstrap,
+    ...more,
+    source,
+  ]);
+  return { source, bootstrap, blobs };
+}
+
+/** Configuration for it, with little read-ahead, so that the cache stays incomplete for a while. */
+export function slowFill(image: RandomImage, cache: string): object {
+  return localConfig(image.blobs, cache, { amplify_io: 0 });
+}
+
+/** Pid of the guardian of the daemon that listens at a socket. */
+export function guardianOf(apisock: string): number | undefined {
+  const path = `${apisock}.guardian`;
+  if (!existsSync(path)) return undefined;
+  return (JSON.parse(readFileSync(path, 'utf8')) as { guardian: { pid: number } }).guardian.pid;
+}
