@@ -10,6 +10,7 @@ const PEERS: readonly (readonly [program: string, pkg: string])[] = [
   ['mkfs.erofs', 'erofs-utils'],
   ['fusermount3', 'fuse3'],
   ['getfattr', 'attr'],
+  ['python3', 'python3-minimal'],
   ['getfacl', 'acl'],
   ['mkfs.ext4', 'e2fsprogs'],
   ['mount', 'mount'],
