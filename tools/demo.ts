@@ -1,53 +1,21 @@
-// `make demo`: a real image is built, merged, mounted without its data, and a program runs from the mount while only the
-// chunks it touches are read, verified and cached. DEMO_DIR=/some/dir does it on the user's own tree.
-import { spawn } from 'node:child_process';
+// `make demo`: an image is pushed to a registry, converted, and started over a slow link: once the old way, downloaded and
+// unpacked, once from a mount that fetches what the program touches. IMAGE=name:tag does it with the user's own image,
+// DEMO_DIR=/some/dir mounts the user's own tree from a local directory of blobs.
 import { createHash } from 'node:crypto';
-import { accessSync, constants, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { accessSync, constants, lstatSync, readdirSync, readFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { buildDirectory, buildLayers } from './demo/image.ts';
+import { buildDirectory } from './demo/image.ts';
 import type { Image } from './demo/image.ts';
-import { layout, makeLayers } from './demo/layers.ts';
+import { demoImage } from './demo/over-the-link.ts';
 import { cachedChunks, program, serve } from './demo/serve.ts';
 import type { BackendCounters } from './demo/serve.ts';
+import { visibleBytes } from './demo/visible.ts';
 import { bold, dim, duration, megabytes, share, step, table } from './demo/table.ts';
 import type { Row } from './demo/table.ts';
 import { Workshop } from './demo/workshop.ts';
 
 const repo = fileURLToPath(new URL('..', import.meta.url)).replace(/\/$/, '');
-
-interface Run {
-  firstOutputMs: number;
-  totalMs: number;
-  output: string;
-}
-
-/** Run the image's Node with the image's loader and libraries on the image's script. */
-function runFrom(shop: Workshop, root: string): Promise<Run> {
-  const at = (path: string): string => join(root, path);
-  const args = ['--library-path', at(layout.libraries), at(layout.node), at(layout.script)];
-  const began = performance.now();
-  const child = spawn(at(layout.loader), args, {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    env: { PATH: '/nonexistent' },
-  });
-  shop.adopt(child);
-  let output = '';
-  let errors = '';
-  let firstOutputMs = 0;
-  child.stdout.on('data', (piece: Buffer) => {
-    if (output === '') firstOutputMs = performance.now() - began;
-    output += piece.toString();
-  });
-  child.stderr.on('data', (piece: Buffer) => (errors += piece.toString()));
-  return new Promise((done, fail) => {
-    child.on('error', fail);
-    child.on('close', (code, signal) => {
-      if (code === 0) done({ firstOutputMs, totalMs: performance.now() - began, output });
-      else fail(new Error(`the program in the image ended with ${signal ?? code}\n${output}${errors}`));
-    });
-  });
-}
 
 function commonRows(image: Image, counters: BackendCounters, chunks: number): Row[] {
   return [
@@ -59,62 +27,6 @@ function commonRows(image: Image, counters: BackendCounters, chunks: number): Ro
     ['share of the image fetched', share(counters.read_amount_total, image.blobBytes)],
     ['digests verified', String(chunks), `every chunk that was fetched, ${share(chunks, image.chunks)}`],
   ];
-}
-
-/** Bytes of regular files that a user of the mount sees; metadata only, nothing is fetched. */
-function visibleBytes(root: string): { files: number; bytes: number } {
-  let files = 0;
-  let bytes = 0;
-  for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
-    if (!entry.isFile()) continue;
-    files++;
-    bytes += lstatSync(join(entry.parentPath, entry.name)).size;
-  }
-  return { files, bytes };
-}
-
-async function demoLayers(shop: Workshop): Promise<string> {
-  const image = await prepare(shop);
-  const mounting = step('mounting it, nothing is in the cache');
-  const served = await serve(shop, program(repo, 'nydusd'), image.bootstrap, image.blobs);
-  mounting();
-  const running = step('running node from the mount, cold');
-  const cold = await runFrom(shop, served.mountpoint);
-  const counters = await served.counters();
-  running();
-  process.stdout.write(`\n${cold.output.replace(/^/gm, '      ').trimEnd()}\n\n`);
-  if (cold.output.includes('NO')) throw new Error('a deleted file is visible in the mount');
-  const again = step('running it again, warm');
-  const warm = await runFrom(shop, served.mountpoint);
-  again();
-  const seen = visibleBytes(served.mountpoint);
-  await served.stop();
-  return table('one image, three layers, mounted without its data', [
-    ['image, as its user sees it', megabytes(seen.bytes), `${seen.files} files`],
-    ['layers, as tars', megabytes(image.sourceBytes), '3 layers'],
-    ...commonRows(image, counters, cachedChunks(shop.path('cache'))),
-    'line',
-    ['mount ready after', duration(served.readyMs), 'exec to RUNNING'],
-    [
-      'time to first output, cold',
-      duration(cold.firstOutputMs),
-      `program done after ${duration(cold.totalMs)}`,
-    ],
-    [
-      'time to first output, warm',
-      duration(warm.firstOutputMs),
-      `program done after ${duration(warm.totalMs)}`,
-    ],
-  ]);
-}
-
-async function prepare(shop: Workshop): Promise<Image> {
-  const making = step('collecting the layers from this machine');
-  const layers = await makeLayers(repo, shop, process.execPath);
-  making();
-  const image = await buildLayers(shop, program(repo, 'nydus-image'), layers);
-  for (const { tar } of layers) rmSync(tar);
-  return image;
 }
 
 /** Up to 50 readable files spread over the tree, 64 MB at most, always the same ones. */
@@ -143,7 +55,10 @@ function readable(path: string): boolean {
 async function demoDirectory(shop: Workshop, source: string): Promise<string> {
   const image = await buildDirectory(shop, program(repo, 'nydus-image'), source);
   const mounting = step('mounting it, nothing is in the cache');
-  const served = await serve(shop, program(repo, 'nydusd'), image.bootstrap, image.blobs);
+  const served = await serve(shop, program(repo, 'nydusd'), image.bootstrap, {
+    type: 'localfs',
+    config: { dir: image.blobs },
+  });
   mounting();
   const files = sample(source);
   const digest = (path: string): string => createHash('sha256').update(readFileSync(path)).digest('hex');
@@ -185,7 +100,7 @@ async function main(): Promise<void> {
   process.stdout.write(`\n${bold('  nydus: an image that starts before it is there')}\n\n`);
   const result =
     source === undefined || source === ''
-      ? await demoLayers(shop)
+      ? await demoImage(shop, repo, process.env['IMAGE'])
       : await demoDirectory(shop, resolve(source));
   const clearing = step('unmounted, cleaning up');
   shop.clear();

@@ -1,7 +1,6 @@
 // Building with nydus-image, and what its result files say.
-import { mkdirSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Layer } from './layers.ts';
 import { megabytes, step } from './table.ts';
 import type { Workshop } from './workshop.ts';
 
@@ -9,7 +8,7 @@ import type { Workshop } from './workshop.ts';
 export interface Image {
   bootstrap: string;
   blobs: string;
-  /** bytes of the files that went in, layers added up */
+  /** bytes of the files that went in */
   sourceBytes: number;
   blobBytes: number;
   bootstrapBytes: number;
@@ -38,68 +37,9 @@ function sizes(dir: string): number {
 }
 
 /** Chunks in the blobs of an image, from the lines of `check`. Source: nydus-image 4.1. */
-async function countChunks(shop: Workshop, command: string[], bootstrap: string): Promise<number> {
+export async function countChunks(shop: Workshop, command: string[], bootstrap: string): Promise<number> {
   const text = await run(shop, command, ['check', '--bootstrap', bootstrap]);
   return [...text.matchAll(/chunk count: (\d+)/g)].reduce((sum, match) => sum + Number(match[1]), 0);
-}
-
-/** One RAFS image from layer tars: each built on its own, the first one as chunk dictionary of the others, then merged. */
-export async function buildLayers(shop: Workshop, command: string[], layers: Layer[]): Promise<Image> {
-  const blobs = shop.path('blobs');
-  mkdirSync(blobs);
-  const bootstraps: string[] = [];
-  const known = new Set<string>();
-  const totals = { sourceBytes: 0, dedupChunks: 0, dedupBytes: 0 };
-  const dictionary = (): string[] =>
-    bootstraps[0] === undefined ? [] : ['--chunk-dict', `bootstrap=${bootstraps[0]}`];
-  for (const [at, { name, tar }] of layers.entries()) {
-    const done = step(`layer ${at + 1} of ${layers.length}, ${name}`);
-    const before = sizes(blobs);
-    const [boot, json] = [shop.path(`layer${at}.boot`), shop.path(`layer${at}.json`)];
-    const target = ['--blob-dir', blobs, '--bootstrap', boot, '--output-json', json];
-    await run(shop, command, [
-      'create',
-      '--log-level',
-      'warn',
-      '--type',
-      'tar-rafs',
-      ...target,
-      ...dictionary(),
-      tar,
-    ]);
-    const result = JSON.parse(readFileSync(json, 'utf8')) as Result;
-    // merge names a layer's blob by the file name of its bootstrap
-    const own = result.blobs.find((id) => !known.has(id)) ?? `nodata${at}`;
-    for (const id of result.blobs) known.add(id);
-    const named = shop.path(`${own}.boot`);
-    renameSync(boot, named);
-    bootstraps.push(named);
-    totals.sourceBytes += statSync(tar).size;
-    totals.dedupChunks += number(result, 'dedup_chunks');
-    totals.dedupBytes += number(result, 'dedup_uncompressed_size');
-    done(`${megabytes(statSync(tar).size)} of tar, ${megabytes(sizes(blobs) - before)} of new blob`);
-  }
-  const done = step('merging the layers');
-  const bootstrap = shop.path('image.boot');
-  await run(shop, command, [
-    'merge',
-    '--log-level',
-    'warn',
-    '--bootstrap',
-    bootstrap,
-    ...dictionary(),
-    ...bootstraps,
-  ]);
-  const chunks = await countChunks(shop, command, bootstrap);
-  done(`bootstrap of ${megabytes(statSync(bootstrap).size)}`);
-  return {
-    ...totals,
-    bootstrap,
-    blobs,
-    chunks,
-    blobBytes: sizes(blobs),
-    bootstrapBytes: statSync(bootstrap).size,
-  };
 }
 
 /** A RAFS image from a directory. */

@@ -115,8 +115,6 @@ export async function makeLayers(repo: string, shop: Workshop, runtime: string):
   if (existsSync(join(modules, 'esbuild'))) put(stage, 'app/node_modules/.wh.esbuild', '');
   put(stage, 'app/data/.wh..wh..opq', '');
   put(stage, 'app/data/new.txt', 'the only one left\n');
-  // what `RUN chmod` does in a Dockerfile: the whole file once more, which a chunk dictionary makes free
-  copy(stage, layout.node, realpathSync(runtime));
   layers.push(await finish('update: deletes, replaces', 3));
   return layers;
 }

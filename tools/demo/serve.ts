@@ -23,7 +23,7 @@ export interface Served {
 }
 
 /** Command line of a program: from the folder $NYDUS_BIN, else the built one of this checkout, else its source. */
-export function program(repo: string, name: 'nydusd' | 'nydus-image'): string[] {
+export function program(repo: string, name: 'nydusd' | 'nydus-image' | 'nydusify'): string[] {
   const folder = process.env['NYDUS_BIN'];
   if (folder !== undefined && folder !== '') return [join(folder, name)];
   const built = join(repo, 'bin', name);
@@ -61,18 +61,24 @@ async function untilRunning(child: ChildProcess, apisock: string, log: () => str
   throw new Error(`nydusd does not get to RUNNING\n${log()}`);
 }
 
-/** Start a daemon on an image. `blobs` is its localfs backend, `cache` its blob cache. */
+/** Where the daemon gets data from, as its configuration says it. */
+export interface BackendChoice {
+  type: 'localfs' | 'registry';
+  config: Record<string, unknown>;
+}
+
+/** Start a daemon on an image, with an empty cache. */
 export async function serve(
   shop: Workshop,
   command: string[],
   bootstrap: string,
-  blobs: string,
+  backend: BackendChoice,
 ): Promise<Served> {
   const [mountpoint, cache, apisock] = [shop.path('mnt'), shop.path('cache'), shop.path('api.sock')];
   for (const dir of [mountpoint, cache]) mkdirSync(dir, { recursive: true });
   const config = shop.path('nydusd.json');
   const device = {
-    backend: { type: 'localfs', config: { dir: blobs } },
+    backend,
     cache: { type: 'blobcache', config: { work_dir: cache } },
   };
   writeFileSync(config, JSON.stringify({ device, mode: 'direct', enable_xattr: true }, undefined, 2));

@@ -26,6 +26,26 @@ export function share(part: number, whole: number): string {
 
 export type Row = [label: string, value: string, note?: string] | 'line';
 
+/** A figure of both ways, and how many times better the second is. */
+export type Versus = [label: string, whole: string, nydus: string, times?: string];
+
+/** `6.2 × less`. @param words what less is called */
+export function times(whole: number, nydus: number, words: string): string {
+  const ratio = whole / nydus;
+  return Number.isFinite(ratio) && ratio > 0 ? `${ratio.toFixed(ratio < 10 ? 1 : 0)} × ${words}` : '';
+}
+
+/** Rows of two figures as rows of a table: columns line up, the heads stand over them. */
+export function versusRows(rows: readonly Versus[]): Row[] {
+  const heads: Versus = ['', 'whole image', 'with nydus'];
+  const width = (at: 1 | 2): number => Math.max(...[heads, ...rows].map((row) => row[at].length));
+  return [heads, ...rows].map(([label, whole, nydus, note = '']) => [
+    label,
+    `${whole.padStart(width(1))}   ${nydus.padStart(width(2))}`,
+    note,
+  ]);
+}
+
 /** A box of rows: label, value on the right, note. */
 export function table(title: string, rows: Row[]): string {
   const cells = rows.filter((row) => row !== 'line');

@@ -1,7 +1,7 @@
 // Where the demo works, and how everything is taken away again: children, mounts, files; also on Ctrl-C and on errors.
 import { spawn, spawnSync } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -30,6 +30,12 @@ export class Workshop {
 
   path(...names: string[]): string {
     return join(this.dir, ...names);
+  }
+
+  /** A directory, made when it is missing. */
+  folder(name: string): string {
+    mkdirSync(this.path(name), { recursive: true });
+    return this.path(name);
   }
 
   /** End this child when the demo ends. */
