@@ -156,6 +156,8 @@ function addCache(out: Exposition, labels: Labels, m: Record<string, unknown>): 
   counter('prefetch_requests_total', 'Ranges asked for by prefetch.', numberOf(m, 'prefetch_requests_count'));
   gauge('prefetch_workers', 'Prefetches that may run at once.', numberOf(m, 'prefetch_workers'));
   gauge('fetching_bytes', 'Bytes of fetches that are under way.', numberOf(m, 'buffered_backend_size'));
+  gauge('degraded_blobs', 'Blobs whose cache file refuses data.', numberOf(m, 'degraded_blobs'));
+  counter('write_errors_total', 'Writes that cache files refused.', numberOf(m, 'write_errors'));
   gauge('complete', '1 when every chunk of the image is in the cache.', m['data_all_ready'] === true ? 1 : 0);
 }
 

@@ -7,6 +7,8 @@ type Fallocate = (fd: number, mode: number, offset: number, length: number) => n
 type Fadvise = (fd: number, offset: number, length: number, advice: number) => number;
 
 const FADV_WILLNEED = 3;
+/** FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE of fallocate(2) */
+const PUNCH_HOLE_KEEP_SIZE = 3;
 
 let preadAt: Pio | undefined;
 let pwriteAt: Pio | undefined;
@@ -64,6 +66,14 @@ export function pwriteFull(fd: number, address: number, length: number, position
     done += put;
   }
   return 0;
+}
+
+/** Give the blocks of a range back; it reads as zeros afterwards, the length stays: 0 or the errno. */
+export function punchHole(fd: number, offset: number, length: number): number {
+  fallocateRange ??= libcFunction<Fallocate>(
+    'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
+  );
+  return fallocateRange(fd, PUNCH_HOLE_KEEP_SIZE, offset, length) === 0 ? 0 : lastErrno();
 }
 
 /** Reserve the blocks of `length` bytes from the start of a file, so that writing its mapping cannot fail: 0 or the errno. */

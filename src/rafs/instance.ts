@@ -38,6 +38,8 @@ export interface InstanceOptions {
   decodeThreads?: number;
   /** milliseconds until cached data is flushed and its bits are set in the chunk map file; default 1000 */
   publishMs?: number;
+  /** milliseconds until a cache that refused data is tried again; default 30 s */
+  cacheRetryMs?: number;
 }
 
 /** What an instance counts. */
@@ -159,6 +161,7 @@ export class RafsInstance {
             meter,
             logger,
             publishMs: options.publishMs,
+            retryMs: options.cacheRetryMs,
           }),
         );
       }
@@ -298,16 +301,13 @@ export class RafsInstance {
 
   /** The bootstrap and the chunk table of the blob must agree where a chunk is: readers go by the first, writers by the other. */
   async #checkPlaces(cache: BlobCache, pieces: readonly ReadPiece[], blobIndex: number): Promise<ChunkTable> {
-    const table = await cache.table();
-    for (const { ref } of pieces) {
-      if (ref.blobIndex !== blobIndex) continue;
-      const place = table.plainOffset(ref.chunkIndex);
-      const size = table.plainSize(ref.chunkIndex);
-      if (place === ref.uncompressedOffset && size >= ref.uncompressedSize) continue;
-      throw new BackendError(
-        `chunk ${ref.chunkIndex} of blob ${cache.blobId} is ${size} bytes at ${place}, the bootstrap says ${ref.uncompressedSize} at ${ref.uncompressedOffset}`,
-      );
+    let table = await cache.table();
+    let problem = placeProblem(table, cache.blobId, pieces, blobIndex);
+    if (problem !== undefined && (await cache.reloadTable())) {
+      table = await cache.table();
+      problem = placeProblem(table, cache.blobId, pieces, blobIndex);
     }
+    if (problem !== undefined) throw new BackendError(problem);
     return table;
   }
 
@@ -402,4 +402,21 @@ export class RafsInstance {
     await this.#pool.close();
     this.#bootstrap.close();
   }
+}
+
+/** What the bootstrap and the chunk table of a blob do not agree on. */
+function placeProblem(
+  table: ChunkTable,
+  blobId: string,
+  pieces: readonly ReadPiece[],
+  blobIndex: number,
+): string | undefined {
+  for (const { ref } of pieces) {
+    if (ref.blobIndex !== blobIndex) continue;
+    const place = table.plainOffset(ref.chunkIndex);
+    const size = table.plainSize(ref.chunkIndex);
+    if (place === ref.uncompressedOffset && size >= ref.uncompressedSize) continue;
+    return `chunk ${ref.chunkIndex} of blob ${blobId} is ${size} bytes at ${place}, the bootstrap says ${ref.uncompressedSize} at ${ref.uncompressedOffset}`;
+  }
+  return undefined;
 }

@@ -1,13 +1,16 @@
 // Opens what an instance reads from: the cache directory and one cache per blob. Says what a configuration cannot have.
 // Source: blob-and-cache.md 17.1; nydusd.md 7.5.
 import { mkdirSync, statSync } from 'node:fs';
+import { fromHex } from '../base/bytes.ts';
 import { messageOf, UsageError } from '../base/errors.ts';
 import { MAX_CHUNKS_PER_BLOB } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
+import { isXtsKey } from '../codec/xts.ts';
 import { newChunkRef, type BlobInfo, type RafsImage } from '../format/image.ts';
 import type { Backend, BlobReader } from '../storage/backend/backend.ts';
 import type { BlobCache } from '../storage/cache/blob-cache.ts';
 import { hasCi } from '../storage/cache/blob-sizes.ts';
+import type { Seal } from '../storage/cache/decode.ts';
 import type { DecodePool } from '../storage/cache/decode-pool.ts';
 import type { CacheMeter } from '../storage/cache/meter.ts';
 import { openBlob } from '../storage/cache/open-blob.ts';
@@ -36,8 +39,23 @@ export function checkCache(cache: CacheConfig, version: 5 | 6): void {
   }
   if (cache.filecache === null)
     throw new UsageError(`cache type ${cache.type} needs its settings with a work_dir`);
-  if (cache.filecache.enable_encryption)
-    throw new UsageError('cache encryption (enable_encryption) is not supported yet');
+  sealOf(cache);
+}
+
+/**
+ * How the cache files are encrypted; undefined when they are not. A compressed cache ignores the wish, as upstream's does.
+ *
+ * @throws UsageError EINVAL  there is no key, or it is none
+ */
+function sealOf(cache: CacheConfig): Seal | undefined {
+  const { filecache } = cache;
+  if (filecache === null || !filecache.enable_encryption || cache.compressed) return undefined;
+  if (filecache.enable_convergent_encryption) return { key: undefined };
+  const key = fromHex(filecache.encryption_key);
+  if (isXtsKey(key)) return { key };
+  throw new UsageError('cache encryption needs `encryption_key`: 64 hexadecimal digits whose halves differ', {
+    hint: 'or set enable_convergent_encryption, which takes the digest of each chunk',
+  });
 }
 
 /**
@@ -91,6 +109,7 @@ export interface OpenOneOptions {
   meter: CacheMeter;
   logger: Logger;
   publishMs: number | undefined;
+  retryMs: number | undefined;
 }
 
 /**
@@ -100,7 +119,7 @@ export interface OpenOneOptions {
  * @throws FormatError EINVAL  a cache file belongs to something else
  */
 export async function openOne(options: OpenOneOptions): Promise<OpenBlob | undefined> {
-  const { info, bootstrap, backend, workDir, cache, rafs, pool, meter, logger, publishMs } = options;
+  const { info, bootstrap, backend, workDir, cache, rafs, pool, meter, logger, publishMs, retryMs } = options;
   const { image, path } = bootstrap;
   const known = info.chunkCount > 0;
   const count = known ? info.chunkCount : image.super.version === 5 ? countChunks(image, info.index) : 0;
@@ -126,13 +145,15 @@ export async function openOne(options: OpenOneOptions): Promise<OpenBlob | undef
     raw,
     indexedMap,
     validate,
+    seal: sealOf(cache),
     publishMs,
+    retryMs,
     pool,
     meter,
     logger,
   });
   if (reader === undefined) {
-    if (opened.cache.map.readyCount < count) {
+    if (opened.cache.map.heldCount < count) {
       await opened.cache.close();
       throw missing;
     }

@@ -109,7 +109,7 @@ for (const version of [5, 6] as const) {
       assert.equal(lines.length, 1, lines.join('\n'));
       assert.match(
         lines[0] ?? '',
-        /^warn cache file .* cannot be written \(ENOSPC\): blob .* is served without caching$/,
+        /^warn cache file .* cannot be written \(ENOSPC\): its blob is served without caching$/,
       );
       await instance.close();
       // what fitted is good

@@ -59,3 +59,20 @@ cacheSuite({
   keeps: true,
   plain: true,
 });
+const encryption_key = '0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20';
+cacheSuite({
+  name: 'v6 encrypted cache, one key',
+  version: 6,
+  compressor: 'zstd',
+  config: { filecache: { enable_encryption: true, encryption_key } },
+  keeps: true,
+  plain: false,
+});
+cacheSuite({
+  name: 'v6 encrypted cache, a key for each chunk',
+  version: 6,
+  compressor: 'lz4_block',
+  config: { filecache: { enable_encryption: true, enable_convergent_encryption: true } },
+  keeps: true,
+  plain: false,
+});

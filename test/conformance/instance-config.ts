@@ -1,5 +1,11 @@
 // Configurations of instances for tests, complete and explicit.
-import type { CacheConfig, ConfigV2, PrefetchConfig, RafsConfig } from '../../src/storage/config.ts';
+import type {
+  CacheConfig,
+  ConfigV2,
+  FileCacheConfig,
+  PrefetchConfig,
+  RafsConfig,
+} from '../../src/storage/config.ts';
 
 export const noPrefetch: PrefetchConfig = {
   enable: false,
@@ -15,7 +21,7 @@ export interface InstanceConfigOptions {
   /** undefined = no cache */
   workDir: string | undefined;
   cache?: Partial<CacheConfig>;
-  filecache?: { disable_indexed_map?: boolean; enable_encryption?: boolean };
+  filecache?: Partial<FileCacheConfig>;
   rafs?: Partial<RafsConfig>;
   prefetch?: Partial<PrefetchConfig>;
   altDirs?: string[];
@@ -56,8 +62,8 @@ export function instanceConfig(options: InstanceConfigOptions): ConfigV2 {
               work_dir: workDir,
               disable_indexed_map: filecache?.disable_indexed_map ?? false,
               enable_encryption: filecache?.enable_encryption ?? false,
-              enable_convergent_encryption: false,
-              encryption_key: '',
+              enable_convergent_encryption: filecache?.enable_convergent_encryption ?? false,
+              encryption_key: filecache?.encryption_key ?? '',
             },
       fscache: null,
       ...options.cache,

@@ -12,7 +12,10 @@ test('ChunkMap.open: a new file has the header and the length of the format', (t
   assert.equal(bytes.length, 4096 + 3);
   assert.equal(bytes.toString('latin1', 0, 4), 'PAMB');
   assert.equal(bytes.toString('hex', 0, 16), '50414d4201000000' + '50414d43' + '00000000');
-  assert.ok(bytes.subarray(16).every((byte) => byte === 0));
+  // the note of a user of the file: magic, in use, id of this boot
+  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim().replaceAll('-', '');
+  assert.equal(bytes.toString('hex', 16, 40), '4e4f5443' + '01000000' + boot);
+  assert.ok(bytes.subarray(60).every((byte) => byte === 0));
 });
 
 test('ChunkMap.publish: chunk i is bit 0x80 >> (i & 7) of byte i >> 3, and only then in the file', (t) => {
@@ -103,7 +106,7 @@ test('ChunkMap.open: distrusted bits count only after they were marked', (t) => 
   const map = ChunkMap.open(path, 10);
   map.publish([3]);
   map.close();
-  const strict = ChunkMap.open(path, 10, true);
+  const strict = ChunkMap.open(path, 10, { distrust: true });
   assert.equal(strict.refresh(3), false);
   assert.equal(strict.isReadyInFile(3), true);
   strict.mark(3);

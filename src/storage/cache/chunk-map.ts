@@ -1,6 +1,6 @@
 // Which chunks of a blob are local. Two layers: bits in shared memory, set as soon as the data was written and seen by every
-// thread, and bits in the mapped `.chunk_map` file, set only after the data was flushed: the file may lag, never lead.
-// Source: blob-and-cache.md 17.3.
+// thread, and bits in the mapped `.chunk_map` file, set only after the data was flushed: the file may lag, never lead. Where it
+// may lead all the same (map-header.ts says when), a chunk counts once its data was verified. Source: blob-and-cache.md 17.3.
 import {
   closeSync,
   fstatSync,
@@ -15,27 +15,18 @@ import {
 import { FormatError } from '../../base/errors.ts';
 import { isZero, viewOf } from '../../base/bytes.ts';
 import { MAX_CHUNKS_PER_BLOB } from '../../base/limits.ts';
-import { bytes, struct, u32 } from '../../format/struct.ts';
 import { fallocate } from '../../native/file-io.ts';
 import { mapFd, type Mapping } from '../../native/mmap.ts';
-
-export const MAP_MAGIC = 0x424d_4150;
-export const MAP_MAGIC2 = 0x434d_4150;
-export const MAP_ALL_READY = 0x4d4d_4150;
-export const MAP_HEADER_SIZE = 4096;
-
-/** Head of a chunk map file; the bitmap follows, most significant bit first. */
-export const chunkMapHeader = struct('chunkMapHeader', {
-  size: MAP_HEADER_SIZE,
-  source: 'upstream storage/src/cache/state/persist_map.rs, Header',
-  fields: {
-    magic: u32('0x424D4150, file bytes PAMB'),
-    version: u32('1'),
-    magic2: u32('0x434D4150, file bytes PAMC'),
-    allReady: u32('0, or 0x4D4D4150 when every chunk is ready'),
-    reserved: bytes(4080, 'zero'),
-  },
-});
+import {
+  chunkMapHeader,
+  encodeMapHeader,
+  MAP_ALL_READY,
+  MAP_HEADER_SIZE,
+  MAP_MAGIC,
+  MAP_MAGIC2,
+  MapNote,
+  MapState,
+} from './map-header.ts';
 
 /** Bytes of a chunk map file. */
 export function chunkMapSize(count: number): number {
@@ -66,19 +57,10 @@ export function countReady(bits: Uint8Array, count: number): number {
 /** Why a map file cannot be believed. */
 export class DamagedMapError extends FormatError {}
 
-function headerBytes(allReady: boolean): Buffer {
-  return chunkMapHeader.encode({
-    magic: MAP_MAGIC,
-    version: 1,
-    magic2: MAP_MAGIC2,
-    allReady: allReady ? MAP_ALL_READY : 0,
-  });
-}
-
 function createContent(fd: number, count: number): void {
   ftruncateSync(fd, chunkMapSize(count));
   fsyncSync(fd);
-  writeSync(fd, headerBytes(false), 0, MAP_HEADER_SIZE, 0);
+  writeSync(fd, encodeMapHeader(), 0, MAP_HEADER_SIZE, 0);
   fsyncSync(fd);
 }
 
@@ -105,67 +87,92 @@ function checkHeader(fd: number, path: string, count: number, size: number): voi
   );
 }
 
+export interface MapOptions {
+  /** bits of the file count only after the caller has verified the data and called `mark` */
+  distrust?: boolean;
+  /** whoever reads a chunk verifies it each time: bits that lead their data do no harm */
+  selfChecking?: boolean;
+}
+
+function openForMap(path: string): { fd: number; writable: boolean } {
+  try {
+    return { fd: openSync(path, 'r+'), writable: true };
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'EROFS' || code === 'EACCES') return { fd: openSync(path, 'r'), writable: false };
+    if (code !== 'ENOENT') throw error;
+  }
+  // not exclusive: another daemon may create it at this moment and writes the same bytes
+  closeSync(openSync(path, 'a+', 0o644));
+  return { fd: openSync(path, 'r+'), writable: true };
+}
+
 /** Readiness of the chunks of one blob. */
 export class ChunkMap {
   readonly count: number;
   /** in-process bits, same order as in the file; shared with every thread */
   readonly ready: Uint8Array;
-  readonly #distrust: boolean;
+  /** chunks that were read since the last look at them, set by readers of every thread; same order */
+  readonly touched: Uint8Array;
+  /** one word that counts how often chunks were taken away; a reader that sees it change reads again */
+  readonly epoch: Int32Array;
+  /** chunks of the file count only once they were verified in this process */
+  readonly distrusts: boolean;
+  /** the machine went down while the file was in use */
+  readonly suspect: boolean;
   #mapping: Mapping | undefined;
+  #note: MapNote | undefined;
   #writable = false;
+  #sealed = false;
   #unpublished: number[] = [];
+  /** chunks that turned out to be unreadable, while the file may still have their bit */
+  readonly #forgotten = new Set<number>();
 
-  private constructor(count: number, distrust: boolean) {
+  private constructor(
+    count: number,
+    options: MapOptions = {},
+    mapping?: Mapping,
+    writable = false,
+    writtenMs = Infinity,
+  ) {
     this.count = count;
     this.ready = newReadyBits(count);
-    this.#distrust = distrust;
+    this.touched = newReadyBits(count);
+    this.epoch = new Int32Array(new SharedArrayBuffer(4));
+    this.#mapping = mapping;
+    this.#writable = writable;
+    this.#note = mapping === undefined ? undefined : new MapNote(mapping.bytes);
+    this.suspect = this.#note !== undefined && this.anyInFile() && this.#note.isSuspect(writtenMs);
+    this.distrusts = options.distrust === true || (this.suspect && options.selfChecking !== true);
+    if (mapping !== undefined) this.#load();
   }
 
   /** A map without a file. */
   static inMemory(count: number): ChunkMap {
-    return new ChunkMap(count, false);
+    return new ChunkMap(count);
   }
 
   /**
    * Open or create a map file.
    *
-   * @param distrust true: bits of the file count only after the caller has verified the data and called `mark`
    * @throws DamagedMapError EINVAL  the file is not a map of this blob: rebuild it, see `rebuild`
    * @throws an error of node:fs  the file cannot be opened or created
    */
-  static open(path: string, count: number, distrust = false): ChunkMap {
+  static open(path: string, count: number, options: MapOptions = {}): ChunkMap {
     if (count < 1 || count > MAX_CHUNKS_PER_BLOB) {
       throw new FormatError(
         { struct: path },
         `a map of ${count} chunks, 1 to ${MAX_CHUNKS_PER_BLOB} allowed`,
       );
     }
-    let writable = true;
-    let fd: number;
+    const { fd, writable } = openForMap(path);
     try {
-      fd = openSync(path, 'r+');
-    } catch (error) {
-      const code = (error as NodeJS.ErrnoException).code;
-      if (code === 'EROFS' || code === 'EACCES') {
-        fd = openSync(path, 'r');
-        writable = false;
-      } else if (code === 'ENOENT') {
-        // not exclusive: another daemon may create it at this moment and writes the same bytes
-        fd = openSync(path, 'a+', 0o644);
-        closeSync(fd);
-        fd = openSync(path, 'r+');
-      } else throw error;
-    }
-    try {
-      const map = new ChunkMap(count, distrust);
-      const size = fstatSync(fd).size;
+      const { size, mtimeMs } = fstatSync(fd);
       if (size === 0 && writable) createContent(fd, count);
       else checkHeader(fd, path, count, size);
       // a mapped hole on a full disk would kill the process when it is written
-      map.#writable = writable && fallocate(fd, chunkMapSize(count)) === 0;
-      map.#mapping = mapFd(fd, chunkMapSize(count), map.#writable);
-      map.#load(fd);
-      return map;
+      const mayWrite = writable && fallocate(fd, chunkMapSize(count)) === 0;
+      return new ChunkMap(count, options, mapFd(fd, chunkMapSize(count), mayWrite), mayWrite, mtimeMs);
     } finally {
       closeSync(fd);
     }
@@ -178,7 +185,7 @@ export class ChunkMap {
     try {
       const bitmap = Buffer.alloc(Math.ceil(count / 8));
       for (const index of verified) bitmap[index >> 3] = (bitmap[index >> 3] ?? 0) | bitOf(index);
-      writeSync(fd, Buffer.concat([headerBytes(false), bitmap]));
+      writeSync(fd, Buffer.concat([encodeMapHeader(), bitmap]));
       fsyncSync(fd);
       renameSync(draft, path);
     } catch (error) {
@@ -190,15 +197,16 @@ export class ChunkMap {
     return ChunkMap.open(path, count);
   }
 
-  #load(fd: number): void {
+  #load(): void {
     const file = this.#fileBits();
     const view = viewOf(this.#bytes());
-    const all = chunkMapHeader.field.allReady(view, 0) === MAP_ALL_READY;
-    if (!all && countReady(file, this.count) >= this.count && this.#writable) {
-      chunkMapHeader.put.allReady(view, 0, MAP_ALL_READY);
-      fsyncSync(fd);
+    const all = this.#allInFile();
+    if (this.#writable) {
+      if (!all && !this.suspect && countReady(file, this.count) >= this.count)
+        chunkMapHeader.put.allReady(view, 0, MAP_ALL_READY);
+      this.#note?.write(this.suspect ? MapState.suspect : MapState.inUse);
     }
-    if (this.#distrust) return;
+    if (this.distrusts) return;
     if (all) this.ready.fill(0xff, 0, Math.ceil(this.count / 8));
     else this.ready.set(file);
   }
@@ -211,6 +219,10 @@ export class ChunkMap {
     return this.#bytes().subarray(MAP_HEADER_SIZE);
   }
 
+  #allInFile(): boolean {
+    return chunkMapHeader.field.allReady(viewOf(this.#bytes()), 0) === MAP_ALL_READY;
+  }
+
   /** True when readiness survives this process. */
   get persistent(): boolean {
     return this.#writable;
@@ -221,45 +233,59 @@ export class ChunkMap {
     return countReady(this.ready, this.count);
   }
 
+  /** Chunks that are ready, or that the file claims to be ready and nobody has verified yet. */
+  get heldCount(): number {
+    if (!this.distrusts) return this.readyCount;
+    return this.#allInFile() ? this.count : countReady(this.#fileBits(), this.count);
+  }
+
   isReady(index: number): boolean {
     return (Atomics.load(this.ready, index >> 3) & bitOf(index)) !== 0;
   }
 
   /** True when the file says ready: perhaps set by another daemon meanwhile. */
   isReadyInFile(index: number): boolean {
-    if (this.#mapping === undefined) return false;
-    if (((this.#bytes()[MAP_HEADER_SIZE + (index >> 3)] ?? 0) & bitOf(index)) !== 0) return true;
-    return chunkMapHeader.field.allReady(viewOf(this.#bytes()), 0) === MAP_ALL_READY;
+    if (this.#mapping === undefined || this.#forgotten.has(index)) return false;
+    return ((this.#fileBits()[index >> 3] ?? 0) & bitOf(index)) !== 0 || this.#allInFile();
   }
 
   /** True when the file has any ready chunk. */
   anyInFile(): boolean {
-    return (
-      chunkMapHeader.field.allReady(viewOf(this.#bytes()), 0) === MAP_ALL_READY ||
-      countReady(this.#fileBits(), this.count) > 0
-    );
+    return this.#allInFile() || countReady(this.#fileBits(), this.count) > 0;
   }
 
   /** Look again at the file. @returns true when the chunk counts as ready now */
   refresh(index: number): boolean {
     if (this.isReady(index)) return true;
-    if (this.#distrust || !this.isReadyInFile(index)) return false;
+    if (this.distrusts || !this.isReadyInFile(index)) return false;
     Atomics.or(this.ready, index >> 3, bitOf(index));
     return true;
   }
 
   /** The data of a chunk was written (or verified): ready for everybody in this process. */
   mark(index: number): void {
+    this.#forgotten.delete(index);
     Atomics.or(this.ready, index >> 3, bitOf(index));
   }
 
-  /** Forget a chunk in this process: its data turned out to be unreadable. */
-  unmark(index: number): void {
+  /** Forget a chunk, in the file as well: its data turned out to be wrong, or is going to be taken away. */
+  forget(index: number): void {
+    this.#forgotten.add(index);
     Atomics.and(this.ready, index >> 3, ~bitOf(index) & 0xff);
+    if (!this.#writable) return;
+    const file = this.#fileBits();
+    if (this.#allInFile()) {
+      // that word counts more than the bits: they take over first
+      file.fill(0xff, 0, this.count >> 3);
+      for (let i = this.count & ~7; i < this.count; i++) Atomics.or(file, i >> 3, bitOf(i));
+      chunkMapHeader.put.allReady(viewOf(this.#bytes()), 0, 0);
+    }
+    Atomics.and(file, index >> 3, ~bitOf(index) & 0xff);
   }
 
   /** A chunk whose data was written and is not flushed yet: `publish` it later. */
   remember(index: number): void {
+    this.#forgotten.delete(index);
     if (this.#writable) this.#unpublished.push(index);
   }
 
@@ -270,16 +296,45 @@ export class ChunkMap {
     return taken;
   }
 
-  /** Set bits in the file. The caller has flushed the data of these chunks. */
+  /** Set bits in the file. The caller has flushed the data of these chunks; those that were forgotten since stay clear. */
   publish(indexes: readonly number[]): void {
     if (!this.#writable || this.#mapping === undefined) return;
+    if (!this.#sealed) {
+      // the note must be on the disk before bits are that it speaks of
+      this.#mapping.sync();
+      this.#sealed = true;
+    }
     const file = this.#fileBits();
-    for (const index of indexes) Atomics.or(file, index >> 3, bitOf(index));
+    for (const index of indexes) if (!this.#forgotten.has(index)) Atomics.or(file, index >> 3, bitOf(index));
   }
 
-  close(): void {
+  /** Wait until what the file says is on the disk. */
+  sync(): void {
+    if (this.#writable) this.#mapping?.sync();
+  }
+
+  /** CRC-32C that the `.blob.meta` file must have; undefined when nobody noted it. */
+  get metaCrc(): number | undefined {
+    return this.#note?.metaCrc;
+  }
+
+  set metaCrc(crc: number | undefined) {
+    if (this.#writable && this.#note !== undefined) this.#note.metaCrc = crc;
+  }
+
+  /** True when every bit of the file was found good in this process, or never was in doubt. */
+  get #isProven(): boolean {
+    if (!this.suspect) return true;
+    if (!this.distrusts || this.#allInFile()) return this.readyCount === this.count;
+    return this.#fileBits().every((byte, at) => (byte & ~(this.ready[at] ?? 0)) === 0);
+  }
+
+  /** @param sole true when no other process uses the file: it is noted as closed in order */
+  close(sole = false): void {
+    if (this.#writable && sole) this.#note?.write(this.#isProven ? MapState.closed : MapState.suspect);
     this.#mapping?.unmap();
     this.#mapping = undefined;
+    this.#note = undefined;
     this.#writable = false;
   }
 }

@@ -2,7 +2,46 @@
 // their compressed offsets. Source: blob-and-cache.md 17.2.
 import { closeSync, constants, fdatasync, fstatSync, ftruncateSync, openSync } from 'node:fs';
 import { FormatError } from '../../base/errors.ts';
-import { knownDataFile } from './known-files.ts';
+import { lockFile } from '../../native/file-lock.ts';
+import { isKnownDataFile, knownDataFile } from './known-files.ts';
+
+/** Whoever deletes a blob holds its lock for milliseconds; one that is held longer means trouble. */
+const LOCK_ATTEMPTS = 200;
+const LOCK_PAUSE_MS = 5;
+const EAGAIN = 11;
+const EACCES = 13;
+
+interface Opened {
+  fd: number;
+  writable: boolean;
+  /** this process has the same open file elsewhere: they share their lock */
+  shared: boolean;
+}
+
+function openData(path: string): Opened {
+  const known = knownDataFile(path);
+  if (known !== undefined) return { fd: known, writable: true, shared: true };
+  try {
+    return { shared: false, fd: openSync(path, constants.O_RDWR | constants.O_CREAT, 0o644), writable: true };
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code !== 'EROFS' && code !== 'EACCES') throw error;
+    return { shared: false, fd: openSync(path, 'r'), writable: false };
+  }
+}
+
+/** Open, and share the lock that says "in use". What was deleted before we had the lock is opened anew. */
+function openLocked(path: string): Opened & { locked: boolean } {
+  for (let attempt = 1; ; attempt++) {
+    const opened = openData(path);
+    const errno = lockFile(opened.fd, 'shared');
+    const busy = errno === EAGAIN || errno === EACCES;
+    if (!busy && fstatSync(opened.fd).nlink > 0) return { ...opened, locked: errno === 0 };
+    closeSync(opened.fd);
+    if (attempt === LOCK_ATTEMPTS) throw new Error(`${path}: its lock is held by another process`);
+    if (busy) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOCK_PAUSE_MS);
+  }
+}
 
 export class DataFile {
   readonly path: string;
@@ -10,12 +49,15 @@ export class DataFile {
   readonly writable: boolean;
   /** length found when it was opened; chunks past it cannot be there */
   readonly foundSize: number;
+  /** its lock is its own */
+  readonly #lockable: boolean;
   #open = true;
 
-  private constructor(path: string, fd: number, writable: boolean, foundSize: number) {
+  private constructor(path: string, opened: Opened & { locked: boolean }, foundSize: number) {
     this.path = path;
-    this.fd = fd;
-    this.writable = writable;
+    this.fd = opened.fd;
+    this.writable = opened.writable;
+    this.#lockable = opened.locked && !opened.shared;
     this.foundSize = foundSize;
   }
 
@@ -26,16 +68,8 @@ export class DataFile {
    * @throws an error of node:fs  it cannot be opened, created or extended
    */
   static open(path: string, size: number): DataFile {
-    let writable = true;
-    let fd: number;
-    try {
-      fd = knownDataFile(path) ?? openSync(path, constants.O_RDWR | constants.O_CREAT, 0o644);
-    } catch (error) {
-      const code = (error as NodeJS.ErrnoException).code;
-      if (code !== 'EROFS' && code !== 'EACCES') throw error;
-      fd = openSync(path, 'r');
-      writable = false;
-    }
+    const opened = openLocked(path);
+    const { fd, writable } = opened;
     try {
       const found = fstatSync(fd).size;
       if (found > size && size !== 0) {
@@ -44,7 +78,7 @@ export class DataFile {
         });
       }
       if (found < size && writable) ftruncateSync(fd, size);
-      return new DataFile(path, fd, writable, found);
+      return new DataFile(path, opened, found);
     } catch (error) {
       closeSync(fd);
       throw error;
@@ -56,6 +90,21 @@ export class DataFile {
     return new Promise((resolve, reject) => {
       fdatasync(this.fd, (error) => (error === null ? resolve() : reject(error)));
     });
+  }
+
+  /**
+   * Do something while nobody else has the file open; openers wait meanwhile, so it must be short.
+   *
+   * @returns what `action` gives, or undefined when others use the file, or that cannot be known
+   */
+  whileSole<T>(action: () => T): T | undefined {
+    if (!this.#lockable || !this.writable || isKnownDataFile(this.path)) return undefined;
+    if (lockFile(this.fd, 'exclusive') !== 0) return undefined;
+    try {
+      return action();
+    } finally {
+      lockFile(this.fd, 'shared');
+    }
   }
 
   close(): void {

@@ -2,7 +2,7 @@
 import { MIB } from '../../base/limits.ts';
 import type { CompressorName, DigesterName } from '../../codec/algorithms.ts';
 import type { ChunkTable } from './chunk-table.ts';
-import { DecodeFlag, Layout, LAYOUT_FIELDS, type DecodeJob, type DecodeTarget } from './decode.ts';
+import { DecodeFlag, Layout, LAYOUT_FIELDS, type DecodeJob, type DecodeTarget, type Seal } from './decode.ts';
 import { rangeOf, type FetchRange } from './fetch-plan.ts';
 
 /** Plain bytes of one decode job: enough to be worth a thread, small enough that several threads share one fetch. */
@@ -45,6 +45,9 @@ export interface JobOptions {
   dataFd: number;
   /** in-process ready bits */
   ready: Uint8Array;
+  seal: Seal | undefined;
+  /** the source is an encrypted cache file */
+  opens?: boolean;
 }
 
 /** The job that decodes the chunks of a part. @throws FormatError EINVAL  a chunk breaks the limits of the blob */
@@ -82,5 +85,7 @@ export function decodeJob(table: ChunkTable, part: FetchRange, options: JobOptio
     ready: options.ready,
     layout,
     digests,
+    seal: options.seal,
+    opens: options.opens,
   };
 }

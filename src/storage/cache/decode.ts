@@ -6,11 +6,20 @@ import type { CompressorName, DigesterName } from '../../codec/algorithms.ts';
 import { decompressInto } from '../../codec/compress.ts';
 import { crc32c } from '../../codec/crc32c.ts';
 import { digestOf } from '../../codec/digest.ts';
+import { isXtsKey, openPages, sealPages } from '../../codec/xts.ts';
 import { addressOf, preadFull, pwriteFull } from '../../native/file-io.ts';
 import { bitOf } from './chunk-map.ts';
 
-/** Where decoded chunks go: to a plain cache file, as stored bytes to a raw cache file, or only back to the caller. */
-export type DecodeTarget = 'plain' | 'raw' | 'memory';
+/** Where decoded chunks go: to a plain or an encrypted cache file, as stored bytes to a raw one, or only back to the caller. */
+export type DecodeTarget = 'plain' | 'sealed' | 'raw' | 'memory';
+
+/** Encryption of a cache file: one key for all chunks, or the digest of each chunk. Source: blob-and-cache.md 17.10. */
+export interface Seal {
+  key: Uint8Array | undefined;
+}
+
+/** Key of a chunk whose digest is no key, its halves being equal (17.10). */
+const FIXED_KEY = Buffer.from('aced146994231eca448ced2f6b400c00fdbb3facddc7d9ee83f65cd93caa287c', 'hex');
 
 /** Numbers per chunk in `DecodeJob.layout`. */
 export const LAYOUT_FIELDS = 9;
@@ -55,6 +64,10 @@ export interface DecodeJob {
   layout: Float64Array;
   /** 32 bytes a chunk; zero where there is none */
   digests: Uint8Array;
+  /** for the target `sealed`, and for `opens` */
+  seal?: Seal | undefined;
+  /** the source is an encrypted cache file */
+  opens?: boolean | undefined;
 }
 
 /** What happened to one chunk. */
@@ -232,6 +245,12 @@ class Decoder {
     const stored = this.#stored.subarray(storedAt, storedAt + storedSize);
     const compressor = (flags & DecodeFlag.compressed) !== 0 ? this.#job.compressor : 'none';
     try {
+      if (this.#job.opens === true) {
+        const key = this.#key(at);
+        if (key === undefined) return 'has no digest to decrypt it with';
+        openPages(key, stored, target);
+        return undefined;
+      }
       if (unitSize === target.length) {
         decompressInto(compressor, stored, target);
         return undefined;
@@ -248,6 +267,15 @@ class Decoder {
     } catch (error) {
       return messageOf(error);
     }
+  }
+
+  /** Key of a chunk in an encrypted cache file; undefined when it would be a digest that is not known. */
+  #key(at: number): Uint8Array | undefined {
+    const { seal, digests } = this.#job;
+    if (seal?.key !== undefined) return seal.key;
+    if ((this.#get(at, Layout.flags) & DecodeFlag.hasDigest) === 0) return undefined;
+    const digest = digests.subarray(at * 32, at * 32 + 32);
+    return isXtsKey(digest) ? digest : FIXED_KEY;
   }
 
   /** @returns what is wrong */
@@ -287,6 +315,13 @@ class Decoder {
       return this.#result.writeErrno === 0;
     }
     const at = chunks[0] ?? 0;
+    if (target === 'sealed') {
+      const key = this.#key(at);
+      if (key === undefined) return false;
+      const sealed = sealPages(key, this.#buffer.subarray(0, length));
+      this.#result.writeErrno = pwriteFull(dataFd, addressOf(sealed), sealed.length, start);
+      return this.#result.writeErrno === 0;
+    }
     const from = this.#get(at, Layout.storedOffset);
     if (this.#rawAt === from) return true;
     const address = addressOf(this.#stored) + from;

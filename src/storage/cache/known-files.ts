@@ -15,6 +15,11 @@ export function forgetDataFile(path: string): void {
   known.delete(path);
 }
 
+/** True while the kernel reads the file by itself: nothing may be taken out of it. */
+export function isKnownDataFile(path: string): boolean {
+  return known.has(path);
+}
+
 /** A descriptor of the known open file at a path, to be closed by the caller; undefined when there is none. */
 export function knownDataFile(path: string): number | undefined {
   const fd = known.get(path);

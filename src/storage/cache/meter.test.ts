@@ -20,6 +20,8 @@ test('CacheMeter: starts at zero, and every counter has its place in the metrics
     prefetchMillis: 10.75,
     prefetchBegin: 1_700_000_001_250.5,
     prefetchEnd: 1_700_000_002_999,
+    degraded: 11,
+    writeErrors: 12,
   });
   assert.deepEqual(meter.metrics(['a.blob.data'], '/cache', true), {
     underlying_files: ['a.blob.data'],
@@ -39,5 +41,7 @@ test('CacheMeter: starts at zero, and every counter has its place in the metrics
     prefetch_end_time_secs: 1_700_000_002,
     prefetch_end_time_millis: 999,
     data_all_ready: true,
+    degraded_blobs: 11,
+    write_errors: 12,
   });
 });

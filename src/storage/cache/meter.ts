@@ -26,6 +26,9 @@ export interface BlobcacheMetrics {
   /** bytes of fetches that are under way */
   buffered_backend_size: number;
   data_all_ready: boolean;
+  /** ours: cache files that refuse data at the moment, and writes they refused so far */
+  degraded_blobs: number;
+  write_errors: number;
 }
 
 /** Counters shared by the blob caches and the prefetcher of one instance. */
@@ -43,6 +46,9 @@ export class CacheMeter {
   /** milliseconds since 1970, 0 while there was none */
   prefetchBegin = 0;
   prefetchEnd = 0;
+  /** blobs that are served without caching because their file refuses data */
+  degraded = 0;
+  writeErrors = 0;
 
   metrics(files: string[], storePath: string, allReady: boolean): BlobcacheMetrics {
     return {
@@ -63,6 +69,8 @@ export class CacheMeter {
       prefetch_end_time_millis: Math.floor(this.prefetchEnd % 1000),
       buffered_backend_size: this.buffered,
       data_all_ready: allReady,
+      degraded_blobs: this.degraded,
+      write_errors: this.writeErrors,
     };
   }
 }

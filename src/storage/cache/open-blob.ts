@@ -1,18 +1,22 @@
 // Opens the cache files of one blob and says how far they can be trusted. Source: blob-and-cache.md 17.1 to 17.8.
 import { join } from 'node:path';
+import { alignUp } from '../../base/bytes.ts';
 import { FormatError, messageOf, UsageError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import { XTS_PAGE } from '../../codec/xts.ts';
+import { BlobFeature } from '../../format/flags.ts';
 import type { BlobInfo, RafsImage } from '../../format/image.ts';
 import { isSafeBlobId } from '../backend/localfs.ts';
 import type { BlobReader } from '../backend/backend.ts';
-import { BlobCache } from './blob-cache.ts';
+import { BlobCache, type BlobCacheOptions } from './blob-cache.ts';
 import { chunkDataEnd } from '../../format/blobmeta/reader.ts';
 import { hasCi } from './blob-sizes.ts';
 import { ChunkMap, DamagedMapError } from './chunk-map.ts';
 import type { ChunkTable } from './chunk-table.ts';
 import { CiChunkTable } from './ci-table.ts';
 import { DataFile } from './data-file.ts';
-import type { DecodeTarget } from './decode.ts';
+import { RETRY_MS } from './cache-health.ts';
+import type { DecodeTarget, Seal } from './decode.ts';
 import type { DecodePool } from './decode-pool.ts';
 import { loadDigestArray } from './digest-file.ts';
 import { loadMeta } from './meta-file.ts';
@@ -35,7 +39,10 @@ export interface OpenBlobOptions {
   /** false: readiness is kept in memory only (`disable_indexed_map`, unknown chunk count) */
   indexedMap: boolean;
   validate: boolean;
+  /** the plain data file is encrypted */
+  seal?: Seal | undefined;
   publishMs?: number | undefined;
+  retryMs?: number | undefined;
   pool: DecodePool;
   meter: CacheMeter;
   logger: Logger;
@@ -69,9 +76,15 @@ function openMap(
   options: OpenBlobOptions,
   dataSize: number,
 ): { map: ChunkMap; probe: boolean } {
-  const { count, logger, validate, raw } = options;
+  const { count, logger, validate, raw, seal } = options;
+  const selfChecking = raw || seal !== undefined;
   try {
-    const map = ChunkMap.open(path, count, validate && !raw);
+    const map = ChunkMap.open(path, count, { distrust: validate && !selfChecking, selfChecking });
+    if (map.suspect) {
+      logger.warn(
+        `${path} was in use when the machine went down: each of its ${map.heldCount} chunks is verified before its first use`,
+      );
+    }
     if (data.foundSize >= dataSize || !map.anyInFile()) return { map, probe: false };
     map.close();
     throw new DamagedMapError(
@@ -79,53 +92,58 @@ function openMap(
       `has ready chunks, but the data file was ${data.foundSize} of ${dataSize} bytes long`,
     );
   } catch (error) {
-    if (!(error instanceof DamagedMapError)) throw error;
-    logger.warn(
-      `${error.message}; starting a new one, chunks found in the data file are verified before they are used`,
-    );
-    return { map: ChunkMap.rebuild(path, count, []), probe: true };
+    if (error instanceof DamagedMapError) {
+      logger.warn(
+        `${error.message}; starting a new one, chunks found in the data file are verified before they are used`,
+      );
+      return { map: ChunkMap.rebuild(path, count, []), probe: true };
+    }
+    if (error instanceof FormatError) throw error;
+    // no room for it, perhaps: what is fetched is kept for this process, once the data file takes it
+    logger.warn(`cannot use ${path}: ${messageOf(error)}; what is cached is forgotten with the next start`);
+    return { map: ChunkMap.inMemory(count), probe: false };
   }
 }
 
 function openFiles(options: OpenBlobOptions): Files {
-  const { workDir, blobId, blob, raw, count, logger, indexedMap } = options;
+  const { workDir, blobId, blob, raw, count, logger, indexedMap, seal } = options;
   if (workDir === undefined) return MEMORY_ONLY(count);
   const base = join(workDir, blobId);
-  const dataSize = raw ? chunkDataEnd(blob) : blob.uncompressedSize;
+  const plainSize = seal === undefined ? blob.uncompressedSize : alignUp(blob.uncompressedSize, XTS_PAGE);
+  const dataSize = raw ? chunkDataEnd(blob) : plainSize;
   let data: DataFile | undefined;
   try {
     data = DataFile.open(`${base}.blob.${raw ? 'raw' : 'data'}`, dataSize);
-    const mode = raw ? 'raw' : 'plain';
-    if (!indexedMap) return { mode, map: ChunkMap.inMemory(count), data, probe: !raw };
+    const mode = raw ? 'raw' : seal === undefined ? 'plain' : 'sealed';
+    if (!indexedMap) return { mode, map: ChunkMap.inMemory(count), data, probe: mode === 'plain' };
     return { mode, data, ...openMap(`${base}.blob.data.chunk_map`, data, options, dataSize) };
   } catch (error) {
-    if (error instanceof FormatError) {
-      data?.close();
-      throw error;
-    }
+    data?.close();
+    if (error instanceof FormatError) throw error;
     logger.warn(
       `cannot use the cache of blob ${blobId} in ${workDir}: ${messageOf(error)}; it is served without caching`,
     );
-    data?.close();
     return MEMORY_ONLY(count);
   }
 }
 
-function loadTable(options: OpenBlobOptions, files: Files): () => Promise<ChunkTable> {
+type Loaders = Pick<BlobCacheOptions, 'loadTable' | 'reloadTable'>;
+
+function tableLoaders(options: OpenBlobOptions, files: Files): Loaders {
   const { image, blob, blobId, reader, workDir, logger } = options;
-  const base =
-    workDir === undefined || (files.mode === 'memory' && files.data === undefined)
-      ? undefined
-      : join(workDir, blobId);
-  return async () => {
-    const { ci, release } = await loadMeta(
-      base === undefined ? undefined : `${base}.blob.meta`,
-      blob,
-      reader,
-      logger,
-    );
+  const kept = workDir !== undefined && files.data !== undefined;
+  const base = kept ? join(workDir, blobId) : undefined;
+  const path = base === undefined ? undefined : `${base}.blob.meta`;
+  let fromFile = false;
+  const load = async (fresh: boolean): Promise<ChunkTable> => {
+    const meta = await loadMeta({ path, blob, reader, logger, note: files.map, fresh });
+    fromFile = meta.kept;
     const digests = options.validate ? await loadDigestArray(base, blob, reader, logger) : undefined;
-    return new CiChunkTable(ci, blob, image, digests, release);
+    return new CiChunkTable(meta.ci, blob, image, digests, meta.release);
+  };
+  return {
+    loadTable: () => load(false),
+    reloadTable: () => (fromFile && reader !== undefined ? load(true) : undefined),
   };
 }
 
@@ -140,8 +158,17 @@ export function openBlob(options: OpenBlobOptions): OpenedBlob {
   if (options.workDir !== undefined && !isSafeBlobId(blobId)) {
     throw new UsageError(`blob id ${JSON.stringify(blobId)} is no file name`);
   }
+  if (options.seal !== undefined && (blob.features & BlobFeature.aligned) === 0 && !hasCi(blob)) {
+    throw new UsageError(`blob ${blobId}: its chunks are not aligned, which an encrypted cache needs`, {
+      hint: 'leave out enable_encryption, or build the image with --aligned-chunk or as version 6',
+    });
+  }
   const files = openFiles(options);
   const records = hasCi(blob) ? undefined : new RecordTable(image, blob, count);
+  const loaders =
+    records === undefined
+      ? tableLoaders(options, files)
+      : { loadTable: () => Promise.resolve(records), reloadTable: () => undefined };
   const cache = new BlobCache({
     blobId,
     compressor: blob.compressor,
@@ -150,10 +177,11 @@ export function openBlob(options: OpenBlobOptions): OpenedBlob {
     mode: files.mode,
     map: files.map,
     data: files.data,
-    loadTable: records === undefined ? loadTable(options, files) : () => Promise.resolve(records),
-    validate: options.validate,
+    ...loaders,
+    seal: options.seal,
     probe: files.probe,
     publishMs: options.publishMs ?? PUBLISH_MS,
+    retryMs: options.retryMs ?? RETRY_MS,
     pool: options.pool,
     meter: options.meter,
     logger: options.logger,

@@ -1,0 +1,246 @@
+// Brings chunks of one blob here: one fetch per chunk however many ask, decoded and verified in jobs, written to the cache
+// file where that takes data; a chunk that fails its check is fetched once more, alone. Source: blob-and-cache.md 18.6.
+import { errnoName } from '../../base/errno.ts';
+import { BackendError, IntegrityError, NydusError, messageOf } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
+import type { CompressorName, DigesterName } from '../../codec/algorithms.ts';
+import type { BlobReader } from '../backend/backend.ts';
+import type { CacheHealth } from './cache-health.ts';
+import type { ChunkMap } from './chunk-map.ts';
+import type { ChunkTable } from './chunk-table.ts';
+import type { DataFile } from './data-file.ts';
+import {
+  ChunkOutcome,
+  type ChunkFailure,
+  type DecodeResult,
+  type DecodeTarget,
+  type Seal,
+} from './decode.ts';
+import { decodeJob, splitRange, type JobOptions } from './decode-plan.ts';
+import type { DecodePool } from './decode-pool.ts';
+import { rangeOf, type FetchRange } from './fetch-plan.ts';
+import type { CacheMeter } from './meter.ts';
+import type { Publisher } from './publisher.ts';
+import { RecentChunks } from './recent-chunks.ts';
+import { SealedTable } from './sealed-table.ts';
+
+export interface FetcherOptions {
+  blobId: string;
+  compressor: CompressorName;
+  digester: DigesterName;
+  /** undefined while the backend has no such blob */
+  reader: BlobReader | undefined;
+  mode: DecodeTarget;
+  map: ChunkMap;
+  data: DataFile | undefined;
+  /** how an encrypted cache file is encrypted */
+  seal: Seal | undefined;
+  health: CacheHealth;
+  publisher: Publisher;
+  pool: DecodePool;
+  meter: CacheMeter;
+  logger: Logger;
+}
+
+export interface FetchHow {
+  /** a reader waits */
+  urgent: boolean;
+  /** decoded bytes go to the caller only */
+  past?: boolean;
+}
+
+/** How one job ended; never rejects. */
+export interface JobEnd {
+  plain: Map<number, Uint8Array>;
+  /** chunk index to what went wrong */
+  errors: Map<number, Error>;
+}
+
+export class ChunkFetcher {
+  /** chunks on their way */
+  readonly pending = new Map<number, Promise<JobEnd>>();
+  /** chunks that were decoded a moment ago and that no plain file has */
+  readonly recent = new RecentChunks();
+  readonly #options: FetcherOptions;
+
+  constructor(options: FetcherOptions) {
+    this.#options = options;
+  }
+
+  /** True while data can be written to the cache file. */
+  get isWritable(): boolean {
+    const { mode, data, health } = this.#options;
+    return mode !== 'memory' && data?.writable === true && health.isUsable;
+  }
+
+  /** Decode a chunk of a raw or an encrypted cache file; when that fails it is forgotten, and fetched on the next try. */
+  readKept(table: ChunkTable, index: number, data: DataFile): Promise<JobEnd> {
+    const { pool, meter, logger, map, mode, blobId } = this.#options;
+    const stored = mode === 'sealed' ? new SealedTable(table) : table;
+    const part = rangeOf(stored, [index]);
+    const wanted = new Set([index]);
+    const how = { wanted, target: 'memory', sourceFd: data.fd, stored: undefined } as const;
+    const job = this.#job(stored, part, { ...how, opens: mode === 'sealed' });
+    const end = pool.run(job, true).then(({ plain }) => {
+      this.pending.delete(index);
+      meter.wholeHits++;
+      if (plain.size === 0) {
+        logger.warn(`blob ${blobId}: chunk ${index} in the ${mode} cache is damaged, fetching it again`);
+        map.forget(index);
+      }
+      this.#keepRecent(plain);
+      return { plain, errors: new Map<number, Error>() };
+    });
+    return this.#settle([index], end);
+  }
+
+  /** Fetch a range in jobs: the ones a reader waits for first. */
+  fetch(table: ChunkTable, range: FetchRange, wanted: ReadonlySet<number>, how: FetchHow): Promise<JobEnd>[] {
+    const { reader } = this.#options;
+    const parts = splitRange(table, range);
+    const local = reader !== undefined && reader.fd >= 0;
+    const whole = local || reader === undefined ? undefined : this.#readRange(reader, range, !how.urgent);
+    const isWanted = (part: FetchRange): boolean => part.chunks.some((index) => wanted.has(index));
+    const ordered = [...parts.filter(isWanted), ...parts.filter((part) => !isWanted(part))];
+    return ordered.map((part) => {
+      const bytes = whole?.then((all) => all.subarray(part.start - range.start, part.end - range.start));
+      const end = this.#runPart(table, part, wanted, { ...how, urgent: how.urgent && isWanted(part) }, bytes);
+      return this.#settle(part.chunks, end, how.past);
+    });
+  }
+
+  #settle(chunks: readonly number[], end: Promise<JobEnd>, past = false): Promise<JobEnd> {
+    const settled = end.catch((error: unknown) => this.#jobFailed(chunks, error));
+    if (!past) for (const index of chunks) this.pending.set(index, settled);
+    return settled;
+  }
+
+  #keepRecent(plain: Map<number, Uint8Array>): void {
+    if (this.#options.mode === 'plain' && this.isWritable) return;
+    for (const [index, bytes] of plain) this.recent.add(index, bytes);
+  }
+
+  async #readRange(reader: BlobReader, range: FetchRange, prefetch: boolean): Promise<Uint8Array> {
+    const length = range.end - range.start;
+    this.#options.meter.buffered += length;
+    try {
+      const bytes = await reader.read(range.start, length, undefined, { prefetch });
+      const shared = new Uint8Array(new SharedArrayBuffer(bytes.length));
+      shared.set(bytes);
+      return shared;
+    } finally {
+      this.#options.meter.buffered -= length;
+    }
+  }
+
+  async #runPart(
+    table: ChunkTable,
+    part: FetchRange,
+    wanted: ReadonlySet<number>,
+    how: FetchHow,
+    bytes: Promise<Uint8Array> | undefined,
+  ): Promise<JobEnd> {
+    const { reader, pool, meter, blobId, mode } = this.#options;
+    if (reader === undefined)
+      throw new BackendError(`blob ${blobId} is not complete and the backend does not have it`);
+    const target = this.isWritable && how.past !== true ? mode : 'memory';
+    const stored = await bytes;
+    const length = part.end - part.start;
+    meter.buffered += length;
+    try {
+      const job = this.#job(table, part, { wanted, target, sourceFd: reader.fd, stored });
+      const result = await pool.run(job, how.urgent);
+      if (stored === undefined) reader.note(part.start, result.got, result.readMillis);
+      return await this.#finish(table, part, wanted, result);
+    } finally {
+      meter.buffered -= length;
+      if (how.past !== true) for (const index of part.chunks) this.pending.delete(index);
+    }
+  }
+
+  #job(
+    table: ChunkTable,
+    part: FetchRange,
+    what: Pick<JobOptions, 'wanted' | 'target' | 'sourceFd' | 'stored' | 'opens'>,
+  ): ReturnType<typeof decodeJob> {
+    const { compressor, digester, data, map, seal } = this.#options;
+    const common = { compressor, digester, dataFd: data?.fd ?? -1, ready: map.ready, seal };
+    return decodeJob(table, part, { ...common, ...what });
+  }
+
+  async #finish(
+    table: ChunkTable,
+    part: FetchRange,
+    wanted: ReadonlySet<number>,
+    result: DecodeResult,
+  ): Promise<JobEnd> {
+    const errors = new Map<number, Error>();
+    if (result.got < 0) {
+      throw new BackendError(
+        `cannot read ${part.end - part.start} bytes at ${part.start} of blob ${this.#options.blobId}: ${errnoName(-result.got)}`,
+      );
+    }
+    this.#account(table, part, result);
+    this.#keepRecent(result.plain);
+    for (const failure of result.failures) {
+      const again = await this.#fetchAgain(table, failure, wanted);
+      if (again instanceof Error) errors.set(failure.index, again);
+      else for (const [index, bytes] of again) result.plain.set(index, bytes);
+    }
+    return { plain: result.plain, errors };
+  }
+
+  #account(table: ChunkTable, part: FetchRange, result: DecodeResult): void {
+    const { meter, health, publisher } = this.#options;
+    part.chunks.forEach((index, at) => {
+      if (result.outcomes[at] !== ChunkOutcome.cached) return;
+      meter.entries++;
+      publisher.add(index, table.plainSize(index));
+    });
+    if (result.writeErrno !== 0) health.failed(result.writeErrno);
+    else if (result.outcomes.includes(ChunkOutcome.cached)) health.succeeded();
+    publisher.schedule();
+  }
+
+  /** A chunk failed its check: read it once more, alone; when that fails as well nobody gets it. */
+  async #fetchAgain(
+    table: ChunkTable,
+    failure: ChunkFailure,
+    wanted: ReadonlySet<number>,
+  ): Promise<Map<number, Uint8Array> | Error> {
+    const { index } = failure;
+    const { reader, pool, logger, blobId, mode } = this.#options;
+    try {
+      if (reader === undefined) throw new BackendError(`blob ${blobId} is not in the backend`);
+      const part = rangeOf(table, [index]);
+      const stored = await reader.read(part.start, part.end - part.start);
+      const target = this.isWritable ? mode : 'memory';
+      const job = this.#job(table, part, { wanted, target, sourceFd: -1, stored });
+      const result = await pool.run(job, wanted.has(index));
+      const second = result.failures[0];
+      if (second === undefined) {
+        logger.warn(
+          `blob ${blobId}: chunk ${index} arrived damaged (${failure.problem}), the second fetch is good`,
+        );
+        this.#account(table, part, result);
+        this.#keepRecent(result.plain);
+        return result.plain;
+      }
+      const error = new IntegrityError(`blob ${blobId}: chunk ${index}: ${second.problem}`, {
+        hint: 'the blob in the backend is damaged or is not the one the image was built with',
+      });
+      logger.error(error.message);
+      return error;
+    } catch (error) {
+      return error instanceof Error ? error : new BackendError(messageOf(error));
+    }
+  }
+
+  #jobFailed(chunks: readonly number[], error: unknown): JobEnd {
+    for (const index of chunks) this.pending.delete(index);
+    const wrapped =
+      error instanceof NydusError ? error : new BackendError(messageOf(error), { cause: error });
+    this.#options.logger.error(`blob ${this.#options.blobId}: ${wrapped.message}`);
+    return { plain: new Map(), errors: new Map(chunks.map((index) => [index, wrapped])) };
+  }
+}
