@@ -47,6 +47,8 @@ export interface AttachOptions {
   /** seconds since 1970, shown as the time of inodes without one */
   mountedAtSec: number;
   accounting: Accounting;
+  /** a writable layer over it */
+  overlay?: { upperDir: string; workDir: string } | undefined;
 }
 
 /** A plain directory that is served. */
@@ -94,7 +96,7 @@ export interface MountSession<I extends ImageInstance = ImageInstance> {
   /** switch the log line per operation */
   setWireLog(on: boolean): void;
   /** present when a driver was chosen */
-  readonly driver?: DriverInfo;
+  readonly driver?: DriverInfo | undefined;
 }
 
 export interface SessionOptions {

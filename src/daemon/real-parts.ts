@@ -3,6 +3,7 @@ import type { RafsInstance } from '../rafs/instance.ts';
 import type { FuseSession, MountSource } from '../serve/fuse/session.ts';
 import type { SharedDirectory } from '../serve/passthrough/passthrough-fs.ts';
 import type { DriverChoice } from '../storage/config.ts';
+import { OverlaySession, type OverlayCalls } from './overlay-session.ts';
 import type { DaemonParts, MountSession, MountTarget, SessionOptions } from './parts.ts';
 
 /** The daemon hands back what it got from `realParts`. */
@@ -55,9 +56,12 @@ async function mountKernel(
 }
 
 export const realParts: DaemonParts<RafsInstance> = {
-  mount: (options) => {
-    const { driver = 'fuse' } = options;
-    return driver === 'fuse' || options.serveOpen ? mountFuse(options) : mountKernel(options, driver);
+  mount: async (options) => {
+    const { driver = 'fuse', mountpoint, logger, writable = false } = options;
+    const isFuse = driver === 'fuse' || options.serveOpen;
+    const session = await (isFuse ? mountFuse(options) : mountKernel(options, driver));
+    const calls = (): Promise<OverlayCalls> => import('../serve/overlay/kernel-overlay.ts');
+    return new OverlaySession(session, { mountpoint, writable, logger, calls });
   },
   open: async (options) => {
     const { RafsInstance } = await import('../rafs/instance.ts');

@@ -180,6 +180,7 @@ export interface MountInfo {
   major: number;
   minor: number;
   type: string;
+  source: string;
 }
 
 /** The newest mount exactly at a path, read without touching it (a dead FUSE mount blocks stat). Source: proc(5). */
@@ -192,8 +193,8 @@ export function mountInfoOf(mountpoint: string): MountInfo | undefined {
     );
     if (path !== mountpoint) continue;
     const [major, minor] = (fields[2] ?? '').split(':').map(Number);
-    const type = fields[fields.indexOf('-') + 1] ?? '';
-    found = { mountpoint, major: major ?? 0, minor: minor ?? 0, type };
+    const [type = '', source = ''] = fields.slice(fields.indexOf('-') + 1);
+    found = { mountpoint, major: major ?? 0, minor: minor ?? 0, type, source };
   }
   return found;
 }

@@ -1,0 +1,129 @@
+// A session whose images may have a writable layer on top: attaches, then covers; uncovers, then detaches.
+// Source: nydusd.md 7.2 (overlay), 10.3; decision 0004.
+import { join } from 'node:path';
+import { messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import type {
+  AttachOptions,
+  DriverInfo,
+  FsCounters,
+  ImageInstance,
+  InflightOp,
+  MountSession,
+  MountTarget,
+} from './parts.ts';
+
+/** How layers are put on and taken away; serve/overlay does it. */
+export interface OverlayCalls {
+  mountOverlay(options: { place: string; upperDir: string; workDir: string; writable: boolean }): void;
+  unmountOverlay(place: string): void;
+}
+
+export interface OverlaySessionOptions {
+  /** of the kernel mount */
+  mountpoint: string;
+  writable: boolean;
+  logger: Logger;
+  /** loaded when the first image has a layer */
+  calls: () => Promise<OverlayCalls>;
+}
+
+/** A session with layers. */
+export class OverlaySession<I extends ImageInstance> implements MountSession<I> {
+  readonly ended: Promise<void>;
+  readonly #inner: MountSession<I>;
+  readonly #options: OverlaySessionOptions;
+  /** covered directories */
+  readonly #covered = new Set<string>();
+
+  constructor(inner: MountSession<I>, options: OverlaySessionOptions) {
+    this.#inner = inner;
+    this.#options = options;
+    this.ended = inner.ended;
+  }
+
+  #placeOf(at: string): string {
+    return join(this.#options.mountpoint, at).replace(/\/$/, '');
+  }
+
+  async #cover(at: string, overlay: AttachOptions['overlay']): Promise<void> {
+    if (overlay === undefined) return;
+    const place = this.#placeOf(at);
+    const calls = await this.#options.calls();
+    calls.mountOverlay({ place, writable: this.#options.writable, ...overlay });
+    this.#covered.add(place);
+  }
+
+  async #uncover(place: string): Promise<void> {
+    if (!this.#covered.delete(place)) return;
+    const calls = await this.#options.calls();
+    try {
+      calls.unmountOverlay(place);
+    } catch (error) {
+      this.#options.logger.warn(`the overlay at ${place} is not taken away: ${messageOf(error)}`);
+    }
+  }
+
+  async attach(at: string, target: MountTarget<I>, options: AttachOptions): Promise<void> {
+    await this.#inner.attach(at, target, options);
+    try {
+      await this.#cover(at, options.overlay);
+    } catch (error) {
+      await this.#inner.detach(at);
+      throw error;
+    }
+  }
+
+  async replace(
+    at: string,
+    target: MountTarget<I>,
+    options: AttachOptions,
+  ): Promise<{ retired: Promise<void> }> {
+    await this.#uncover(this.#placeOf(at));
+    const replaced = await this.#inner.replace(at, target, options);
+    await this.#cover(at, options.overlay);
+    return replaced;
+  }
+
+  async detach(at: string): Promise<void> {
+    await this.#uncover(this.#placeOf(at));
+    await this.#inner.detach(at);
+  }
+
+  async unmount(): Promise<void> {
+    for (const place of [...this.#covered].reverse()) await this.#uncover(place);
+    await this.#inner.unmount();
+  }
+
+  stop(): Promise<void> {
+    return this.#inner.stop();
+  }
+
+  counters(at: string): FsCounters {
+    return this.#inner.counters(at);
+  }
+
+  files(at: string): unknown {
+    return this.#inner.files(at);
+  }
+
+  pattern(at: string): unknown {
+    return this.#inner.pattern(at);
+  }
+
+  takeLatest(at: string): unknown {
+    return this.#inner.takeLatest(at);
+  }
+
+  inflight(): readonly InflightOp[] {
+    return this.#inner.inflight();
+  }
+
+  setWireLog(on: boolean): void {
+    this.#inner.setWireLog(on);
+  }
+
+  get driver(): DriverInfo | undefined {
+    return this.#inner.driver;
+  }
+}
