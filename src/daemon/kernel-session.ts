@@ -5,6 +5,7 @@ import type { Logger } from '../base/log.ts';
 import type { RafsInstance } from '../rafs/instance.ts';
 import type { ErofsMount } from '../serve/erofs/erofs-mount.ts';
 import { ErofsService } from '../serve/erofs/service.ts';
+import { FlatService } from '../serve/erofs/flat-service.ts';
 import { emptyStats } from '../serve/counters.ts';
 import type { DriverChoice } from '../storage/config.ts';
 import type {
@@ -15,6 +16,9 @@ import type {
   MountSession,
   MountTarget,
 } from './parts.ts';
+
+/** What mounts images: one of the two. */
+type KernelService = ErofsService | FlatService;
 
 type Target = MountTarget<RafsInstance>;
 
@@ -36,7 +40,8 @@ export interface KernelSessionOptions {
 export class KernelSession implements MountSession<RafsInstance> {
   readonly ended: Promise<void>;
   readonly #options: KernelSessionOptions;
-  readonly #service: ErofsService | undefined;
+  /** the service that mounts, or was opened for what a daemon before left */
+  #service: KernelService | undefined;
   /** why a driver is not used */
   readonly #reasons: string[] = [];
   #mount: ErofsMount | undefined;
@@ -54,30 +59,28 @@ export class KernelSession implements MountSession<RafsInstance> {
   constructor(options: KernelSessionOptions) {
     this.#options = options;
     this.ended = new Promise((resolve) => (this.#resolveEnded = resolve));
-    this.#service = this.#openService();
+    if (options.driver !== 'fileio') this.#openFanotify();
   }
 
-  #openService(): ErofsService | undefined {
-    const { driver, record, logger } = this.#options;
+  #openFanotify(): void {
+    const { record, logger } = this.#options;
     try {
       const service = ErofsService.open({ record, logger });
       service.onComplete = () => this.#complete();
-      return service;
+      this.#service = service;
     } catch (error) {
       if (error instanceof UsageError) throw error;
-      const reason = `fanotify: ${messageOf(error)}`;
-      if (driver !== 'auto') throw this.#refusal(reason, error);
-      this.#giveUp(reason);
-      return undefined;
+      this.#refuse('fanotify', error);
     }
   }
 
-  #refusal(reason: string, cause: unknown): UsageError {
-    const hint = (cause instanceof NydusError ? cause.hint : undefined) ?? 'use --driver auto or fuse';
-    return new UsageError(`the driver does not work here: ${reason}`, { cause, exitCode: 1, hint });
-  }
-
-  #giveUp(reason: string): void {
+  /** A driver does not work: go on with the next one, or, when it was asked for by name, give up. */
+  #refuse(name: DriverInfo['name'], error: unknown): void {
+    const reason = `${name}: ${messageOf(error)}`;
+    if (this.#options.driver !== 'auto') {
+      const hint = (error instanceof NydusError ? error.hint : undefined) ?? 'use --driver auto or fuse';
+      throw new UsageError(`the driver does not work here: ${reason}`, { cause: error, exitCode: 1, hint });
+    }
     this.#reasons.push(reason);
     this.#options.logger.info(`driver ${reason}; falling back`);
   }
@@ -97,23 +100,34 @@ export class KernelSession implements MountSession<RafsInstance> {
   }
 
   async #attachToKernel(place: string, target: Target): Promise<boolean> {
-    const { driver, mountpoint } = this.#options;
-    const service = this.#service;
-    if (service === undefined) return false;
+    const { driver, record, logger } = this.#options;
+    for (const name of ['fanotify', 'fileio'] as const) {
+      if (driver !== 'auto' && driver !== name) continue;
+      if (name === 'fanotify' && this.#service === undefined) continue; // refused already
+      try {
+        if (name === 'fileio') this.#service = new FlatService({ record, logger });
+        await this.#mountWith(this.#service, place, target);
+        this.#name = name;
+        if (this.#service?.complete === true) this.#complete();
+        return true;
+      } catch (error) {
+        await this.#service?.unmountAll(0);
+        this.#service = undefined;
+        this.#refuse(name, error);
+      }
+    }
+    return false;
+  }
+
+  async #mountWith(service: KernelService | undefined, place: string, target: Target): Promise<void> {
     try {
       if (target.kind !== 'rafs') throw new UsageError('a directory is served, no image');
       if (place !== '/')
         throw new UsageError(`the image is to be seen at ${place} of the mount, not at its root`);
-      this.#follow(await service.mount(target.instance, mountpoint));
-      service.settle();
-      if (service.complete) this.#complete();
-      return true;
-    } catch (error) {
-      service.settle();
-      const reason = `fanotify: ${messageOf(error)}`;
-      if (driver !== 'auto') throw this.#refusal(reason, error);
-      this.#giveUp(reason);
-      return false;
+      const mount = await service?.mount(target.instance, this.#options.mountpoint);
+      if (mount !== undefined) this.#follow(mount);
+    } finally {
+      service?.settle();
     }
   }
 

@@ -29,7 +29,10 @@ async function isRunning(pid: number): Promise<boolean> {
   return existsSync(`/proc/${pid}/exe`);
 }
 
-for (const compressor of ['none', 'zstd']) {
+for (const [driver, compressor] of [
+  ['fanotify', 'zstd'],
+  ['fileio', 'lz4_block'],
+] as const) {
   test(
     `nydusd --driver fanotify: a tree (${compressor}) is seen as it is, and nothing is left`,
     { skip },
@@ -51,7 +54,7 @@ for (const compressor of ['none', 'zstd']) {
       const info = (await daemon.get('/api/v1/daemon')) as Info;
       assert.deepEqual(info.driver, { name: 'fanotify', fallbacks: [] });
       const guardian = guardianOf(daemon.apisock) ?? 0;
-      assert.ok(existsSync(`/proc/${guardian}/exe`));
+      assert.equal(existsSync(`/proc/${guardian}/exe`), driver === 'fanotify');
       const ignore = [...OWN, ...directorySizes(walkTree(source))];
       assert.deepEqual(compareTrees(source, daemon.mountpoint, { ignore }), [], daemon.log);
       const metrics = (await daemon.get('/api/v1/metrics')) as { data_read: number; fop_errors: number[] };
@@ -80,7 +83,10 @@ test(
       config: { ...localConfig(image.blobs, join(dir, 'cache')), driver: 'auto' },
     });
     const info = (await daemon.get('/api/v1/daemon')) as Info;
-    assert.deepEqual(info.driver, { name: 'fuse', fallbacks: ['fanotify: RAFS v5: EROFS is v6 only'] });
+    assert.deepEqual(info.driver, {
+      name: 'fuse',
+      fallbacks: ['fanotify: RAFS v5: EROFS is v6 only', 'fileio: RAFS v5: EROFS is v6 only'],
+    });
     assert.match(daemon.log, /RAFS v5: EROFS is v6 only; falling back/);
     assert.deepEqual(
       compareTrees(image.source, daemon.mountpoint, {
@@ -161,6 +167,38 @@ test(
     assert.deepEqual([report.wrong, report.errors], [0, {}], second.log);
     assert.match(second.log, /going on with the mount/);
     assert.deepEqual(mountsBelow(second.mountpoint), [second.mountpoint]);
+    assert.equal(await second.stop(), 0, second.log);
+    assert.deepEqual(mountsBelow(second.mountpoint), []);
+  },
+);
+
+test(
+  'nydusd --driver fileio: killed, readers get EIO and never zeros; the next start serves again',
+  { skip },
+  async (t) => {
+    const dir = tempDir(t);
+    const image = randomImage(dir, 10, 2_000_000);
+    const start = () =>
+      startDaemon({
+        workDir: join(dir, 'work'),
+        bootstrap: image.bootstrap,
+        config: slowFill(image, join(dir, 'cache')),
+        args: ['--driver', 'fileio'],
+      });
+    const first = await start();
+    const readers = await CheckReaders.start(first.mountpoint, image.source, 4);
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    first.child.kill('SIGKILL');
+    await first.ended;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    const report = await readers.finish();
+    assert.deepEqual([report.wrong, report.zeros], [0, 0]);
+    assert.deepEqual(Object.keys(report.errors), ['EIO']);
+    await using second = await start();
+    assert.match(second.log, /took away the mount/);
+    const again = await CheckReaders.start(second.mountpoint, image.source, 4);
+    const after = await again.finish();
+    assert.deepEqual([after.wrong, after.errors], [0, {}], second.log);
     assert.equal(await second.stop(), 0, second.log);
     assert.deepEqual(mountsBelow(second.mountpoint), []);
   },

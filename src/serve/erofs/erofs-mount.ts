@@ -29,7 +29,7 @@ import {
   type MountOption,
 } from '../../native/mount-api.ts';
 import type { InstanceShare } from '../../storage/cache/blob-share.ts';
-import type { Feed } from './feed.ts';
+import type { BlobFeed } from './blob-feed.ts';
 import type { BlobUser, FeedInstance } from './fed-blob.ts';
 
 const ATTRIBUTES = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOATIME;
@@ -46,7 +46,7 @@ export interface ErofsMountOptions {
   instance: ErofsInstance;
   /** an existing directory; absolute, links resolved */
   mountpoint: string;
-  feed: Feed;
+  feed: BlobFeed;
   logger: Logger;
   /** take the place of what is mounted there */
   replace?: boolean;
@@ -85,7 +85,7 @@ export class ErofsMount {
   /** resolves when the file system is gone, whoever unmounted it, and no file of it is open any more */
   readonly ended: Promise<void>;
   readonly users: readonly BlobUser[];
-  readonly #feed: Feed;
+  readonly #feed: BlobFeed;
   readonly #logger: Logger;
   readonly #watcher: FSWatcher;
   #gone = false;
@@ -124,7 +124,8 @@ export class ErofsMount {
         // the mark comes before the kernel opens the file: it decides then whether it will ever ask
         feed.add(user);
       }
-      const mount = mountImage(instance, users);
+      await feed.ready;
+      const mount = mountImage(instance, users, feed);
       try {
         const { dev } = fstatSync(mount);
         await options.beforeAttach?.(`${majorOf(dev)}:${minorOf(dev)}`);
@@ -190,13 +191,14 @@ function emptyDevice(size: number): number {
   return fd;
 }
 
-function mountImage(instance: ErofsInstance, users: readonly BlobUser[]): number {
+function mountImage(instance: ErofsInstance, users: readonly BlobUser[], feed: BlobFeed): number {
   const opened: number[] = [];
   try {
     const devices = instance.image.blobs.map(({ index, uncompressedSize }): MountOption => {
-      let fd = users.find(({ blobIndex }) => blobIndex === index)?.cache.data?.fd ?? -1;
-      if (fd < 0) opened.push((fd = emptyDevice(uncompressedSize)));
-      // by descriptor: a path may have a comma, or be longer than an option may be
+      const user = users.find(({ blobIndex }) => blobIndex === index);
+      if (user !== undefined) return ['device', feed.deviceOf(user)];
+      const fd = emptyDevice(uncompressedSize);
+      opened.push(fd);
       return ['device', `/proc/self/fd/${fd}`];
     });
     return mountBootstrap(instance.share.bootstrapPath, devices, users);

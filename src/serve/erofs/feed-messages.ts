@@ -32,6 +32,32 @@ export interface NeedReport {
 
 export type FeedReport = NeedReport | { type: 'error'; message: string } | { type: 'end'; errno: number };
 
+/** What the thread that serves flat files is started with. */
+export interface FlatStart {
+  /** /dev/fuse, blocking */
+  deviceFd: number;
+  /** FeedWords */
+  words: SharedArrayBuffer;
+}
+
+/** News for it; `size` and `fd` are those of the data file. */
+export type FlatNews =
+  | { type: 'blob'; id: number; size: number; fd: number; ready: SharedArrayBuffer }
+  | { type: 'ranges'; id: number; memory: RangeMemory }
+  | { type: 'drop'; id: number };
+
+/** A read that the main thread answers. */
+export interface FlatNeed {
+  type: 'need';
+  id: number;
+  uniqueLow: number;
+  uniqueHigh: number;
+  offset: number;
+  size: number;
+}
+
+export type FlatReport = FlatNeed | { type: 'ready' } | { type: 'end'; errno: number };
+
 const STOP = 0;
 const GENERATION = 1;
 const TID = 2;

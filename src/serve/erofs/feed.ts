@@ -13,6 +13,7 @@ import {
   unmarkPreContent,
 } from '../../native/fanotify.ts';
 import { currentThreadId, interruptThread, prepareInterrupts } from '../../native/thread-interrupt.ts';
+import type { BlobFeed, FeedCounts } from './blob-feed.ts';
 import { putResponse, RESPONSE_SIZE } from './events.ts';
 import { FedBlob, type BlobUser } from './fed-blob.ts';
 import { FeedWords, type FeedNews, type FeedReport, type FeedStart } from './feed-messages.ts';
@@ -32,19 +33,8 @@ function workerUrl(): URL {
   );
 }
 
-/** What was counted since the start. */
-export interface FeedCounts {
-  /** events answered */
-  events: number;
-  /** answered at once: everything was local */
-  allowed: number;
-  /** failed: the reader got EIO */
-  denied: number;
-  /** bytes that readers asked about */
-  bytes: number;
-}
-
-export class Feed {
+export class Feed implements BlobFeed {
+  readonly ready = Promise.resolve();
   readonly #logger: Logger;
   readonly #groupFd: number;
   readonly #journal: Journal;
@@ -194,6 +184,11 @@ export class Feed {
       }
       blob.users.splice(at, 1);
     }
+  }
+
+  deviceOf(user: BlobUser): string {
+    // by descriptor: a path may have a comma, or be longer than an option may be
+    return `/proc/self/fd/${user.cache.data?.fd ?? -1}`;
   }
 
   /** True when no blob has a mark: readers need nobody. */

@@ -63,49 +63,60 @@ async function usable(dir: string): Promise<Case[]> {
   return found;
 }
 
-test(
-  'ErofsMount: every v6 golden image is seen through the kernel as its manifest says',
-  { skip: firstReason(requirePreContent(), skipUnlessGolden('cases')) },
-  async (t) => {
-    const dir = tempDir(t);
-    mkdirSync(join(dir, 'none'));
-    const cases = await usable(dir);
-    assert.ok(cases.length >= 20, `${cases.length} cases`);
-    const wanted = cases.map(({ name, bootstrap, blobs }) => ({
-      bootstrap,
-      blobs,
-      cache: join(dir, 'cache', name),
-      mountpoint: join(dir, 'mnt', name),
-    }));
-    const child = spawn(
-      process.execPath,
-      [fileURLToPath(new URL('./testing/mount-images.ts', import.meta.url)), JSON.stringify(wanted)],
-      { stdio: ['pipe', 'pipe', 'pipe'] },
-    );
-    t.after(() => child.kill('SIGKILL'));
-    let complaints = '';
-    child.stderr.on('data', (text: Buffer) => (complaints += text.toString()));
-    const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
-    const next = async (): Promise<string> => (await lines.next()).value ?? `ended: ${complaints}`;
-    for (const { name } of cases) assert.equal(await next(), 'mounted', name);
-    for (const [at, { name, manifest }] of cases.entries()) {
-      const seen = readManifest(manifest);
-      const timeless = seen.filter((entry) => entry.mtime === 'mount');
-      const expected = seen.map((entry) => ({ ...entry, mtime: entry.mtime === 'mount' ? 0 : entry.mtime }));
-      const ignore = ['blocks', 'blksize', 'ctime', 'atime', 'mode:/'];
-      ignore.push(...timeless.map((entry) => `mtime_nsec:${percentEncode(entry.path)}`));
-      const root = wanted[at]?.mountpoint ?? '';
-      assert.deepEqual(compareTree(root, expected, { ignore }), [], `${name}: ${complaints}`);
-      assert.equal(walkTree(root).length, seen.length);
-    }
-    child.stdin.end();
-    const result = JSON.parse(await next()) as { free: boolean; counts: { events: number; denied: number } };
-    assert.equal(result.free, true);
-    assert.ok(result.counts.events > cases.length, JSON.stringify(result));
-    assert.equal(result.counts.denied, 0, complaints);
-    if (child.exitCode === null) await once(child, 'exit');
-    assert.equal(child.exitCode, 0, complaints);
-    assert.deepEqual(readdirSync(join(dir, 'mnt', cases[0]?.name ?? '')), []);
-    assert.ok(existsSync(join(dir, 'cache')));
-  },
-);
+for (const driver of ['fanotify', 'fileio'])
+  test(
+    `ErofsMount: every v6 golden image is seen through the kernel (${driver}) as its manifest says`,
+    { skip: firstReason(requirePreContent(), skipUnlessGolden('cases')) },
+    async (t) => {
+      const dir = tempDir(t);
+      mkdirSync(join(dir, 'none'));
+      const cases = await usable(dir);
+      assert.ok(cases.length >= 20, `${cases.length} cases`);
+      const wanted = cases.map(({ name, bootstrap, blobs }) => ({
+        bootstrap,
+        blobs,
+        cache: join(dir, 'cache', name),
+        mountpoint: join(dir, 'mnt', name),
+      }));
+      const child = spawn(
+        process.execPath,
+        [
+          fileURLToPath(new URL('./testing/mount-images.ts', import.meta.url)),
+          JSON.stringify(wanted),
+          driver,
+        ],
+        { stdio: ['pipe', 'pipe', 'pipe'] },
+      );
+      t.after(() => child.kill('SIGKILL'));
+      let complaints = '';
+      child.stderr.on('data', (text: Buffer) => (complaints += text.toString()));
+      const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+      const next = async (): Promise<string> => (await lines.next()).value ?? `ended: ${complaints}`;
+      for (const { name } of cases) assert.equal(await next(), 'mounted', name);
+      for (const [at, { name, manifest }] of cases.entries()) {
+        const seen = readManifest(manifest);
+        const timeless = seen.filter((entry) => entry.mtime === 'mount');
+        const expected = seen.map((entry) => ({
+          ...entry,
+          mtime: entry.mtime === 'mount' ? 0 : entry.mtime,
+        }));
+        const ignore = ['blocks', 'blksize', 'ctime', 'atime', 'mode:/'];
+        ignore.push(...timeless.map((entry) => `mtime_nsec:${percentEncode(entry.path)}`));
+        const root = wanted[at]?.mountpoint ?? '';
+        assert.deepEqual(compareTree(root, expected, { ignore }), [], `${name}: ${complaints}`);
+        assert.equal(walkTree(root).length, seen.length);
+      }
+      child.stdin.end();
+      const result = JSON.parse(await next()) as {
+        free: boolean;
+        counts: { events: number; denied: number };
+      };
+      assert.equal(result.free, true);
+      assert.ok(result.counts.events > cases.length, JSON.stringify(result));
+      assert.equal(result.counts.denied, 0, complaints);
+      if (child.exitCode === null) await once(child, 'exit');
+      assert.equal(child.exitCode, 0, complaints);
+      assert.deepEqual(readdirSync(join(dir, 'mnt', cases[0]?.name ?? '')), []);
+      assert.ok(existsSync(join(dir, 'cache')));
+    },
+  );

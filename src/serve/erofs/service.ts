@@ -1,6 +1,7 @@
 // Images that the kernel serves, and their life beyond this process: a guardian holds what must not be closed, a record says
 // where, a successor goes on. Source: DESIGN 2.1.
 import { closeSync, statSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { MNT_DETACH, unmount } from '../../native/mount.ts';
@@ -13,8 +14,10 @@ import {
   takeFromGuardian,
   type ProcessIdentity,
 } from '../guardian/guardian.ts';
-import { ErofsMount, type ErofsInstance } from './erofs-mount.ts';
-import { Feed, type FeedCounts } from './feed.ts';
+import { checkMountable, ErofsMount, type ErofsInstance } from './erofs-mount.ts';
+import type { FeedCounts } from './blob-feed.ts';
+import { Feed } from './feed.ts';
+import { probePreContent } from './probe.ts';
 import { erofsDeviceAt } from './mounted.ts';
 import {
   HELD_FIRST,
@@ -52,6 +55,7 @@ export class ErofsService {
   #adoptable: RecordedMount[];
   /** data files that came from it, by path, until the images have opened them */
   readonly #files: ReadonlyMap<string, number>;
+  readonly #probed = new Set<number>();
   #guardian: ProcessIdentity | undefined;
   #ending = false;
   /** changes of the guardian, one after another */
@@ -148,6 +152,7 @@ export class ErofsService {
         this.#logger.info(`going on with the mount at ${mountpoint} that a daemon before left`);
       } else {
         if (before !== undefined) detachAll([before], this.#logger);
+        await this.#probe(instance);
         mount = await ErofsMount.mount(options);
       }
     } catch (error) {
@@ -164,6 +169,17 @@ export class ErofsService {
       if (!this.#ending) void this.#renew();
     });
     return mount;
+  }
+
+  /** Once per file system: see that the kernel really asks, before anything depends on it. */
+  async #probe(instance: ErofsInstance): Promise<void> {
+    for (const { cache } of checkMountable(instance)) {
+      const dir = dirname(cache.data?.path ?? '/');
+      const { dev } = statSync(dir);
+      if (cache.map.readyCount === cache.map.count || this.#probed.has(dev)) continue;
+      await probePreContent(dir);
+      this.#probed.add(dev);
+    }
   }
 
   /** The images of the daemon before that are wanted are there; its other mounts go, its waiting readers are served. */
@@ -259,7 +275,7 @@ function takeAll(record: FeedRecord, logger: Logger): number[] | undefined {
 }
 
 /** Take away mounts that a daemon before left and that nobody feeds any more. */
-function detachAll(mounts: readonly RecordedMount[], logger: Logger): void {
+export function detachAll(mounts: readonly RecordedMount[], logger: Logger): void {
   for (const { mountpoint, device } of mounts) {
     if (erofsDeviceAt(mountpoint) !== device) continue;
     try {

@@ -1,5 +1,5 @@
 // A process that mounts images with the kernel's EROFS, for tests that read them: who reads must not be who feeds.
-// Arguments: a JSON list of { bootstrap, blobs, cache, mountpoint }. Prints a line per image, unmounts all when stdin ends.
+// Arguments: a JSON list of { bootstrap, blobs, cache, mountpoint }, and `fileio` for that driver. Prints a line per image, unmounts all when stdin ends.
 import { mkdirSync } from 'node:fs';
 import { messageOf } from '../../../base/errors.ts';
 import type { Logger } from '../../../base/log.ts';
@@ -7,6 +7,7 @@ import { RafsInstance } from '../../../rafs/instance.ts';
 import { parseConfig } from '../../../storage/config-parse.ts';
 import { ErofsMount } from '../erofs-mount.ts';
 import { Feed } from '../feed.ts';
+import { FlatFeed } from '../flat-feed.ts';
 
 interface Wanted {
   bootstrap: string;
@@ -19,7 +20,7 @@ const say = (text: string): void => console.error(text);
 const quiet = (): void => {};
 const logger: Logger = { error: say, warn: say, info: quiet, debug: quiet, trace: quiet };
 
-const feed = Feed.open(logger);
+const feed = process.argv[3] === 'fileio' ? new FlatFeed(logger) : Feed.open(logger);
 const mounted: { mount: ErofsMount; instance: RafsInstance }[] = [];
 for (const { bootstrap, blobs, cache, mountpoint } of JSON.parse(process.argv[2] ?? '[]') as Wanted[]) {
   mkdirSync(mountpoint, { recursive: true });
