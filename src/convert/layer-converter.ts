@@ -4,9 +4,12 @@ import { FormatError, IntegrityError, messageOf, RegistryError } from '../base/e
 import type { WorkerPool } from '../build/pool.ts';
 import { backoff, pause } from '../registry/retry.ts';
 import { isLostUpload } from '../registry/upload.ts';
+import { blobDescriptor } from './blob-descriptor.ts';
+import type { BuildCache } from './build-cache.ts';
 import type { ConvertContext, ConvertMetrics } from './convert.ts';
+import type { Dictionary } from './dictionary.ts';
 import { buildLayer, type BlobOptions, type BuiltLayer, type LayerContext } from './layer.ts';
-import { Annotation, hexOf, MediaType, type Descriptor } from './oci.ts';
+import { hexOf, type Descriptor } from './oci.ts';
 import type { ImageSource } from './source.ts';
 import type { BlobStreamTarget, ImageTarget } from './target.ts';
 
@@ -36,12 +39,8 @@ export interface LayerParts {
   metrics: ConvertMetrics;
   signal: AbortSignal;
   pool: WorkerPool;
-  chunkDict: string | undefined;
-}
-
-/** Descriptor of a layer's blob in a manifest. */
-export function blobDescriptor(digest: string, size: number): Descriptor {
-  return { mediaType: MediaType.nydusBlob, digest, size, annotations: { [Annotation.blob]: 'true' } };
+  dictionary: Dictionary | undefined;
+  cache: BuildCache | undefined;
 }
 
 /** True when a registry does not take blobs in chunks: it may take them whole. */
@@ -68,7 +67,7 @@ export class LayerConverter {
   async convert(layer: Descriptor, before: Promise<unknown>): Promise<ConvertedLayer> {
     const { signal } = this.#parts;
     signal.throwIfAborted();
-    const known = await this.#resumed(layer, before);
+    const known = (await this.#resumed(layer, before)) ?? (await this.#cached(layer, before));
     if (known !== undefined) return known;
     for (let failed = 1; ; failed++) {
       try {
@@ -104,10 +103,43 @@ export class LayerConverter {
     return new FormatError({ struct: `layer ${layer.digest}` }, messageOf(error), { cause: error });
   }
 
+  get #variant(): string {
+    return this.#parts.dictionary?.digest ?? '';
+  }
+
+  /** The layer as the build cache has it. */
+  async #cached(layer: Descriptor, before: Promise<unknown>): Promise<ConvertedLayer | undefined> {
+    const { cache, context, target, options, signal } = this.#parts;
+    const record = cache?.find(layer.digest);
+    if (cache === undefined || record === undefined) return undefined;
+    const descriptor = blobDescriptor(record.blob.digest, record.blob.size);
+    try {
+      const bytes = await cache.bootstrap(record.blob, options, signal);
+      await before;
+      await this.#timed(() => target.copyBlob(descriptor, cache.input(record.blob), cache.reference, signal));
+      const bootstrap = await context.state.keepBootstrap(descriptor.digest, bytes);
+      await this.#note(layer, descriptor);
+      this.#parts.metrics.cachedLayers++;
+      this.#parts.metrics.cachedBytes += layer.size;
+      this.#finished(layer, descriptor, 'cached');
+      return { descriptor, bootstrap };
+    } catch (error) {
+      signal.throwIfAborted();
+      const known = [RegistryError, FormatError, IntegrityError].some((kind) => error instanceof kind);
+      if (!known) throw error;
+      context.logger.warn(`layer ${layer.digest} is built anew: ${messageOf(error)}`);
+      return undefined;
+    }
+  }
+
+  #note(layer: Descriptor, { digest, size }: Descriptor): Promise<void> {
+    return this.#parts.context.state.add({ source: layer.digest, variant: this.#variant, digest, size });
+  }
+
   /** The layer as an earlier run left it. */
   async #resumed(layer: Descriptor, before: Promise<unknown>): Promise<ConvertedLayer | undefined> {
     const { context, target, signal } = this.#parts;
-    const done = await context.state.find(layer.digest);
+    const done = await context.state.find(layer.digest, this.#variant);
     if (done === undefined) return undefined;
     const descriptor = blobDescriptor(done.digest, done.size);
     if (!(await target.has(descriptor, signal))) return undefined;
@@ -128,7 +160,7 @@ export class LayerConverter {
       await this.#timed(() => target.putFile(built.file as string, descriptor, signal));
     }
     const bootstrap = await context.state.keepBootstrap(built.digest, built.bootstrap);
-    await context.state.add({ source: digest, digest: built.digest, size: built.size });
+    await this.#note(layer, descriptor);
     this.#parts.metrics.dictionaryChunks += built.saved.chunks;
     this.#parts.metrics.dictionaryBytes += built.saved.bytes;
     this.#finished(layer, descriptor, 'built');
@@ -136,14 +168,14 @@ export class LayerConverter {
   }
 
   #build(layer: Descriptor, stream: BlobStreamTarget | undefined): Promise<BuiltLayer> {
-    const { options, source, target, context, signal, pool, chunkDict } = this.#parts;
+    const { options, source, target, context, signal, pool, dictionary } = this.#parts;
     const { digest, size } = layer;
     const layerContext: LayerContext = {
       logger: context.logger,
       signal,
       blobDir: target.blobDir,
       pool,
-      chunkDict,
+      chunkDict: dictionary?.bootstrap,
       progress: ({ phase, bytes }) => {
         if (phase === 'data')
           context.progress({

@@ -23,6 +23,10 @@ export interface ManifestOptions {
   withReferrer: boolean;
   /** full name of the source image */
   sourceReference: string;
+  /** blobs are in a storage backend: the image is the bootstrap layer alone */
+  blobsElsewhere: boolean;
+  /** the image goes into an index beside its source */
+  merged: boolean;
 }
 
 export interface Documents {
@@ -34,29 +38,31 @@ function convertedConfig(
   config: ImageConfig,
   blobs: readonly Descriptor[],
   bootstrap: BootstrapLayer,
+  blobsElsewhere: boolean,
 ): ImageConfig {
   return {
     ...config,
     rootfs: { ...config.rootfs, diff_ids: [...blobs.map((blob) => blob.digest), bootstrap.diffId] },
-    history: [...(config.history ?? []), BOOTSTRAP_HISTORY],
+    history: [...(blobsElsewhere ? [] : (config.history ?? [])), BOOTSTRAP_HISTORY],
   };
 }
 
 /**
  * Config and manifest of a converted image.
  *
- * @param blobs one descriptor for each source layer, in source order
+ * @param layers one descriptor for each source layer, in source order, then blobs of the dictionary
  */
 export function imageDocuments(
   image: SelectedImage,
-  blobs: readonly Descriptor[],
+  layers: readonly Descriptor[],
   bootstrap: BootstrapLayer,
   options: ManifestOptions,
 ): Documents {
+  const blobs = options.blobsElsewhere ? [] : layers;
   const oci = options.oci || image.descriptor.mediaType === MediaType.ociManifest;
   const config = document(
-    convertedConfig(image.config, blobs, bootstrap),
-    oci ? MediaType.ociConfig : MediaType.dockerConfig,
+    convertedConfig(image.config, blobs, bootstrap, options.blobsElsewhere),
+    options.merged ? MediaType.nydusConfig : oci ? MediaType.ociConfig : MediaType.dockerConfig,
   );
   const mediaType = oci ? MediaType.ociManifest : MediaType.dockerManifest;
   const version = String(options.version);
@@ -70,6 +76,7 @@ export function imageDocuments(
     {
       schemaVersion: 2,
       mediaType,
+      ...(options.merged ? { artifactType: MediaType.nydusArtifact } : {}),
       config: config.descriptor,
       layers: [...blobs, last],
       ...(options.withReferrer ? { subject: image.descriptor } : {}),

@@ -21,6 +21,8 @@ export const MediaType = {
   dockerLayer: 'application/vnd.docker.image.rootfs.diff.tar',
   dockerLayerGzip: 'application/vnd.docker.image.rootfs.diff.tar.gzip',
   nydusBlob: 'application/vnd.oci.image.layer.nydus.blob.v1',
+  nydusArtifact: 'application/vnd.nydus.image.manifest.v1+json',
+  nydusConfig: 'application/vnd.nydus.image.config.v1+json',
 } as const;
 
 /** Keys of annotations that nydus readers look at. */
@@ -31,6 +33,8 @@ export const Annotation = {
   sourceDigest: 'containerd.io/snapshot/nydus-source-digest',
   sourceReference: 'containerd.io/snapshot/nydus-source-reference',
   builderVersion: 'containerd.io/snapshot/nydus-builder-version',
+  cacheVersion: 'containerd.io/snapshot/nydus-cache-version',
+  emptyLayer: 'containerd.io/snapshot/nydus-empty-layer',
   ociRefName: 'org.opencontainers.image.ref.name',
   containerdImageName: 'io.containerd.image.name',
   dockerReferenceType: 'vnd.docker.reference.type',

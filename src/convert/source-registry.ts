@@ -10,19 +10,19 @@ import { verifyBytes, type ImageSource, type LayerInput } from './source.ts';
 class RegistrySource implements ImageSource {
   readonly name: string;
   readonly remote = true;
-  readonly #reference: Reference;
+  readonly reference: Reference;
   readonly #transport: RegistryTransport;
   readonly #repository: Repository;
 
   constructor(reference: Reference, transport: RegistryTransport) {
     this.name = formatReference(reference);
-    this.#reference = reference;
+    this.reference = reference;
     this.#transport = transport;
     this.#repository = new Repository(transport, reference.repository);
   }
 
   async resolve(signal: AbortSignal): Promise<{ descriptor: Descriptor; bytes: Uint8Array }> {
-    const { digest: wanted, tag = 'latest' } = this.#reference;
+    const { digest: wanted, tag = 'latest' } = this.reference;
     const { mediaType, digest, bytes } = await this.#repository.manifest(wanted ?? tag, signal);
     return { descriptor: { mediaType, digest, size: bytes.length }, bytes };
   }

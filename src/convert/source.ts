@@ -1,6 +1,7 @@
 // Where an image comes from: documents and layer bytes by descriptor, whatever stores them.
 import { createHash } from 'node:crypto';
 import { IntegrityError } from '../base/errors.ts';
+import type { Reference } from '../registry/reference.ts';
 import type { Descriptor } from './oci.ts';
 
 /** One layer, ready to be read. */
@@ -15,6 +16,8 @@ export interface ImageSource {
   readonly name: string;
   /** read over a network: what came wrong once may come right the next time */
   readonly remote: boolean;
+  /** repository that blobs of this image may be mounted from */
+  readonly reference?: Reference | undefined;
   /** where the image starts: a manifest or an index, its bytes verified */
   resolve(signal: AbortSignal): Promise<{ descriptor: Descriptor; bytes: Uint8Array }>;
   /** a manifest or config, verified; at most MAX_DOCUMENT bytes */

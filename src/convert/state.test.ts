@@ -11,19 +11,22 @@ test('ConvertState: what was noted is found by the next run, a line that was cut
   const folder = tempDir(t);
   const first = await ConvertState.open(folder);
   const bootstrap = await first.keepBootstrap(digest('b'), Buffer.from('bootstrap'));
-  await first.add({ source: digest('a'), digest: digest('b'), size: 7 });
+  await first.add({ source: digest('a'), variant: '', digest: digest('b'), size: 7 });
   first.addMember(digest('b'), 1024);
   const file = join(folder, 'state.jsonl');
   appendFileSync(file, `{"source":"${digest('c')}","digest":"${digest('d')}"`);
   const second = await ConvertState.open(folder);
   assert.equal(second.size, 1);
-  const { check, ...found } = (await second.find(digest('a'))) as Awaited<ReturnType<typeof second.find>> & {
+  const { check, ...found } = (await second.find(digest('a'), '')) as Awaited<
+    ReturnType<typeof second.find>
+  > & {
     check: string;
   };
-  assert.deepEqual(found, { source: digest('a'), digest: digest('b'), size: 7, bootstrap });
+  assert.deepEqual(found, { source: digest('a'), variant: '', digest: digest('b'), size: 7, bootstrap });
+  assert.equal(await second.find(digest('a'), 'dictionary'), undefined);
   assert.match(check, /^[0-9a-f]{64}$/);
   assert.deepEqual(second.members, [{ digest: digest('b'), end: 1024 }]);
-  assert.equal(await second.find(digest('c')), undefined);
+  assert.equal(await second.find(digest('c'), ''), undefined);
   // the line that was cut off does not swallow what comes next
   second.addMember(digest('e'), 2048);
   assert.equal((await ConvertState.open(folder)).members.length, 2);
@@ -35,9 +38,9 @@ test('ConvertState: a bootstrap that is not as it was noted is not used', async 
   const folder = tempDir(t);
   const state = await ConvertState.open(folder);
   const path = await state.keepBootstrap(digest('b'), Buffer.from('bootstrap'));
-  await state.add({ source: digest('a'), digest: digest('b'), size: 7 });
+  await state.add({ source: digest('a'), variant: '', digest: digest('b'), size: 7 });
   writeFileSync(path, 'bootstrop');
-  assert.equal(await (await ConvertState.open(folder)).find(digest('a')), undefined);
+  assert.equal(await (await ConvertState.open(folder)).find(digest('a'), ''), undefined);
 });
 
 test('ConvertState: lines that are none of ours are passed over', async (t) => {

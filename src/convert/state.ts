@@ -15,6 +15,8 @@ const MAX_STATE_SIZE = 512 * MAX_LAYERS;
 export interface DoneLayer {
   /** digest of the source layer */
   source: string;
+  /** digest of the chunk dictionary it was built with, '' for none */
+  variant: string;
   /** blob as the manifest names it */
   digest: string;
   size: number;
@@ -89,11 +91,15 @@ export class ConvertState {
   }
 
   #take(line: Line): void {
-    const { source, digest, size, check, end } = line;
+    const { source, variant, digest, size, check, end } = line;
     if (!isDigest(digest)) return;
     if (isCount(end)) this.members.push({ digest, end });
-    else if (isDigest(source) && isCount(size) && typeof check === 'string')
-      this.#layers.set(source, { source, digest, size, bootstrap: this.bootstrapPath(digest), check });
+    else if (isDigest(source) && isCount(size) && typeof check === 'string' && typeof variant === 'string')
+      this.#keep({ source, variant, digest, size, bootstrap: this.bootstrapPath(digest), check });
+  }
+
+  #keep(layer: DoneLayer & { check: string }): void {
+    this.#layers.set(`${layer.source} ${layer.variant}`, layer);
   }
 
   #append(line: Line): void {
@@ -119,8 +125,8 @@ export class ConvertState {
   }
 
   /** A layer that was done before, its bootstrap as it was then. */
-  async find(source: string): Promise<DoneLayer | undefined> {
-    const found = this.#layers.get(source);
+  async find(source: string, variant: string): Promise<DoneLayer | undefined> {
+    const found = this.#layers.get(`${source} ${variant}`);
     if (found === undefined) return undefined;
     const bytes = await readFile(found.bootstrap).catch(() => undefined);
     return bytes !== undefined && sha256(bytes) === found.check ? found : undefined;
@@ -128,11 +134,11 @@ export class ConvertState {
 
   /** Note that a layer is done: its blob is in the target, its bootstrap is kept. */
   async add(layer: Omit<DoneLayer, 'bootstrap'>): Promise<void> {
-    const { source, digest, size } = layer;
+    const { source, variant, digest, size } = layer;
     const bootstrap = this.bootstrapPath(digest);
     const check = sha256(await readFile(bootstrap));
-    this.#layers.set(source, { source, digest, size, bootstrap, check });
-    this.#append({ source, digest, size, check });
+    this.#keep({ source, variant, digest, size, bootstrap, check });
+    this.#append({ source, variant, digest, size, check });
   }
 
   /** Note a member of the archive. */

@@ -11,12 +11,16 @@ import { TAR_BLOCK } from '../format/tar/archive-header.ts';
 import { memberHeader, padding, TAR_END } from './tar-writer.ts';
 import { indexWith, LAYOUT_MARK } from './target-layout.ts';
 import type { ConvertState } from './state.ts';
-import type { BlobStreamTarget, ImageTarget } from './target.ts';
+import type { Reference } from '../registry/reference.ts';
+import { readRange } from './local-files.ts';
+import type { LayerInput } from './source.ts';
+import { copyAsFile, type BlobStreamTarget, type ImageTarget } from './target.ts';
 
 class ArchiveTarget implements ImageTarget {
   readonly name: string;
   readonly ordered = true;
   readonly keeps = false;
+  readonly blobsElsewhere = false;
   readonly blobDir: string;
   readonly #imageName: string;
   readonly #temporary: string;
@@ -90,6 +94,22 @@ class ArchiveTarget implements ImageTarget {
       await this.#appendBlob(descriptor, chunks, size);
       await rm(file);
     });
+  }
+
+  copyBlob(
+    descriptor: Descriptor,
+    input: LayerInput,
+    _from: Reference | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
+    return copyAsFile(this, descriptor, input, signal);
+  }
+
+  read({ digest, size }: Descriptor, signal: AbortSignal): AsyncIterable<Uint8Array> {
+    const member = this.#state.members.find((known) => known.digest === digest);
+    if (member === undefined) throw new FormatError({ struct: this.name }, `${digest} is missing`);
+    const start = member.end - size - padding(size).length;
+    return readRange({ file: this.#temporary, start, end: start + size, whole: false }, signal);
   }
 
   putDocument(bytes: Uint8Array, descriptor: Descriptor): Promise<void> {

@@ -1,6 +1,6 @@
 // An OCI layout directory as target: blobs move in by rename, index.json is replaced last. Other images in the
 // directory stay. Source: OCI image-spec 1.1, image-layout.md.
-import { existsSync } from 'node:fs';
+import { createReadStream, existsSync } from 'node:fs';
 import { mkdir, open, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FormatError, UsageError } from '../base/errors.ts';
@@ -14,7 +14,9 @@ import {
   parseObject,
   type Descriptor,
 } from './oci.ts';
-import type { BlobStreamTarget, ImageTarget } from './target.ts';
+import type { Reference } from '../registry/reference.ts';
+import type { LayerInput } from './source.ts';
+import { copyAsFile, type BlobStreamTarget, type ImageTarget } from './target.ts';
 import { tagOf } from './wanted-name.ts';
 
 const LAYOUT = '{"imageLayoutVersion":"1.0.0"}';
@@ -50,6 +52,7 @@ class LayoutTarget implements ImageTarget {
   readonly name: string;
   readonly ordered = false;
   readonly keeps = false;
+  readonly blobsElsewhere = false;
   readonly blobDir: string;
   readonly #root: string;
   readonly #imageName: string;
@@ -94,6 +97,20 @@ class LayoutTarget implements ImageTarget {
 
   putFile(file: string, descriptor: Descriptor): Promise<void> {
     return this.#place(file, descriptor);
+  }
+
+  copyBlob(
+    descriptor: Descriptor,
+    input: LayerInput,
+    _from: Reference | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
+    return copyAsFile(this, descriptor, input, signal);
+  }
+
+  read({ digest }: Descriptor, signal: AbortSignal): AsyncIterable<Uint8Array> {
+    const path = join(this.#root, 'blobs/sha256', hexOf(digest));
+    return createReadStream(path, { highWaterMark: 1024 * 1024, signal }) as AsyncIterable<Uint8Array>;
   }
 
   async putDocument(bytes: Uint8Array, descriptor: Descriptor): Promise<void> {

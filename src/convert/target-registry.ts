@@ -9,6 +9,7 @@ import { Repository } from '../registry/repository.ts';
 import { backoff, pause } from '../registry/retry.ts';
 import type { RegistryTransport } from '../registry/transport.ts';
 import { isManifestType, type Descriptor } from './oci.ts';
+import type { LayerInput } from './source.ts';
 import type { BlobStreamTarget, ImageTarget } from './target.ts';
 
 /** Longest wait between two uploads of one thing. */
@@ -32,6 +33,8 @@ class RegistryTarget implements ImageTarget {
   readonly ordered = false;
   readonly blobDir: string;
   readonly keeps = true;
+  readonly blobsElsewhere = false;
+  readonly reference: Reference;
   /** the target's tag is taken: then its blobs are likely the ones we make, and are asked for before they are sent */
   #taken: Promise<boolean> | undefined;
   readonly #options: RegistryTargetOptions;
@@ -39,6 +42,7 @@ class RegistryTarget implements ImageTarget {
 
   constructor(options: RegistryTargetOptions) {
     this.name = formatReference(options.reference);
+    this.reference = options.reference;
     this.blobDir = options.blobDir;
     this.#options = options;
     this.#repository = new Repository(options.transport, options.reference.repository);
@@ -90,6 +94,22 @@ class RegistryTarget implements ImageTarget {
       createReadStream(file, { highWaterMark: 256 * 1024, signal }) as AsyncIterable<Uint8Array>;
     await this.#push(digest, signal, () => this.#repository.pushBlob({ digest, size, open }, { signal }));
     await rm(file);
+  }
+
+  async copyBlob(
+    { digest, size }: Descriptor,
+    input: LayerInput,
+    from: Reference | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const mountFrom = from?.host === this.#options.reference.host ? [from.repository] : [];
+    await this.#push(digest, signal, () =>
+      this.#repository.pushBlob({ digest, size, open: () => input.open(signal) }, { mountFrom, signal }),
+    );
+  }
+
+  read({ digest, size }: Descriptor, signal: AbortSignal): AsyncIterable<Uint8Array> {
+    return this.#repository.blob(digest, size, signal);
   }
 
   async putDocument(bytes: Uint8Array, descriptor: Descriptor, signal: AbortSignal): Promise<void> {

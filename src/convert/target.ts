@@ -1,5 +1,10 @@
 // Where a converted image goes: blobs, documents, and at last the name that makes them an image.
-import type { Descriptor } from './oci.ts';
+import { createWriteStream } from 'node:fs';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import type { Reference } from '../registry/reference.ts';
+import { hexOf, type Descriptor } from './oci.ts';
+import type { LayerInput } from './source.ts';
 
 /** Takes one blob as it is made; its digest comes out at the end. */
 export interface BlobStreamTarget {
@@ -20,16 +25,46 @@ export interface ImageTarget {
   readonly blobDir: string;
   /** what was put stays when the run fails: the next one finds it */
   readonly keeps: boolean;
+  /** blobs are not part of the image: a storage backend has them */
+  readonly blobsElsewhere: boolean;
+  /** repository that blobs of this image may be mounted from */
+  readonly reference?: Reference | undefined;
   /** Is a blob there already? */
   has(descriptor: Descriptor, signal: AbortSignal): Promise<boolean>;
   /** Take a blob as it is made; undefined: build a file, and put that. */
   openBlob(signal: AbortSignal): Promise<BlobStreamTarget | undefined>;
   /** Take over a file: it is moved or removed. Files that are there already are not stored again. */
   putFile(file: string, descriptor: Descriptor, signal: AbortSignal): Promise<void>;
+  /**
+   * Put a blob that somebody else has.
+   *
+   * @param from repository that it may be mounted from
+   */
+  copyBlob(
+    descriptor: Descriptor,
+    input: LayerInput,
+    from: Reference | undefined,
+    signal: AbortSignal,
+  ): Promise<void>;
+  /** Bytes of a blob that was put. */
+  read(descriptor: Descriptor, signal: AbortSignal): AsyncIterable<Uint8Array>;
   /** A config, or a manifest that an index will name. */
   putDocument(bytes: Uint8Array, descriptor: Descriptor, signal: AbortSignal): Promise<void>;
   /** Publish a manifest or index under the target's name. */
   finish(bytes: Uint8Array, root: Descriptor, signal: AbortSignal): Promise<void>;
   /** Take back what this run put, unless the target keeps it; after `finish` only scratch space is removed. */
   close(): Promise<void>;
+}
+
+/** Put a blob into a target that takes files, unless it is there. */
+export async function copyAsFile(
+  target: ImageTarget,
+  descriptor: Descriptor,
+  input: LayerInput,
+  signal: AbortSignal,
+): Promise<void> {
+  if (await target.has(descriptor, signal)) return;
+  const file = join(target.blobDir, `copy-${hexOf(descriptor.digest)}`);
+  await pipeline(input.open(signal), createWriteStream(file, { highWaterMark: 1024 * 1024 }), { signal });
+  await target.putFile(file, descriptor, signal);
 }

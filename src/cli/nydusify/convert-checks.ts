@@ -30,7 +30,16 @@ export interface Place {
   insecure: boolean;
 }
 
+/** Where the build cache is, and how it is kept. */
+export interface CachePlan extends Place {
+  version: string;
+  maxRecords: number;
+}
+
 export interface ConvertPlan {
+  cache: CachePlan | undefined;
+  /** `path` is that of a bootstrap */
+  chunkDict: Place | undefined;
   source: Place;
   target: Place;
   plainHttp: boolean;
@@ -87,15 +96,23 @@ function checkBackend(values: FlagValues): void {
     throw wrong("backend configuration is empty, please specify option '--backend-config'");
 }
 
-function checkCache(values: FlagValues): void {
+function checkCache(values: FlagValues, target: string): CachePlan | undefined {
   const cache = given(values, 'build-cache');
   const tag = given(values, 'build-cache-tag');
   if (cache !== undefined && tag !== undefined) throw wrong('--build-cache conflicts with --build-cache-tag');
-  if (cache === undefined && tag === undefined) return;
+  if (cache === undefined && tag === undefined) return undefined;
   const records = Number(values.text('build-cache-max-records'));
   if (!(records > 0)) throw wrong('--build-cache-max-records should be greater than 0');
   if (records > MAX_CACHE_RECORDS)
     throw wrong(`--build-cache-max-records should not be greater than ${MAX_CACHE_RECORDS}`);
+  const { host, repository } = parseReference(target);
+  return {
+    reference: formatReference(parseReference(cache ?? `${host}/${repository}:${tag}`)),
+    path: undefined,
+    insecure: values.on('build-cache-insecure'),
+    version: values.text('build-cache-version') ?? '',
+    maxRecords: Math.floor(records),
+  };
 }
 
 function fsVersion(values: FlagValues): 5 | 6 {
@@ -104,9 +121,9 @@ function fsVersion(values: FlagValues): 5 | 6 {
   return text === '5' ? 5 : 6;
 }
 
-function checkChunkDict(values: FlagValues): void {
+function checkChunkDict(values: FlagValues): Place | undefined {
   const text = given(values, 'chunk-dict');
-  if (text === undefined) return;
+  if (text === undefined) return undefined;
   const parts = text.split(':');
   const [format, source] = parts;
   if (parts.length < 3) throw wrong('parse chunk dict arguments: invalid args');
@@ -116,6 +133,10 @@ function checkChunkDict(values: FlagValues): void {
     throw wrong(
       `parse chunk dict arguments: invalid chunk dict source ${source}, should be [registry local]`,
     );
+  const rest = parts.slice(2).join(':');
+  const insecure = values.on('chunk-dict-insecure');
+  if (source === 'local') return { reference: '', path: rest, insecure };
+  return { reference: formatReference(parseReference(rest)), path: undefined, insecure };
 }
 
 /** What only says how something refused is done: alone it has no effect, as upstream has it. */
@@ -124,10 +145,6 @@ const WITHOUT_EFFECT_ALONE = new Set([
   'backend-config-file',
   'backend-force-push',
   'source-backend-config',
-  'build-cache-version',
-  'build-cache-insecure',
-  'build-cache-max-records',
-  'chunk-dict-insecure',
 ]);
 
 /** @throws UsageError `--name is not supported yet` */
@@ -190,12 +207,12 @@ export function checkConvert(values: FlagValues): ConvertPlan {
   const source = values.text('source') ?? '';
   const target = targetReference(values, source);
   checkBackend(values);
-  checkCache(values);
+  const cache = checkCache(values, target);
   const version = fsVersion(values);
   const prefetchDir = given(values, 'prefetch-dir');
   if (prefetchDir !== undefined && values.on('prefetch-patterns'))
     throw wrong('--prefetch-dir conflicts with --prefetch-patterns');
-  checkChunkDict(values);
+  const chunkDict = checkChunkDict(values);
   checkRefused(values);
   const compressor = COMPRESSORS.find((name) => name === values.text('compressor'));
   if (compressor === undefined) throw wrong(`--compressor should be one of [${COMPRESSORS.join(' ')}]`);
@@ -206,6 +223,8 @@ export function checkConvert(values: FlagValues): ConvertPlan {
     throw wrong('--progress should be one of [auto json none]');
   const sourceReference = formatReference(parseReference(source));
   return {
+    cache,
+    chunkDict,
     source: {
       reference: sourceReference,
       path: given(values, 'source-archive'),
@@ -226,6 +245,7 @@ export function checkConvert(values: FlagValues): ConvertPlan {
       batchSize,
       alignedChunk: values.on('fs-align-chunk') || values.on('backend-aligned-chunk'),
       prefetchPatterns: prefetchDirectory(prefetchDir),
+      mergePlatform: values.on('merge-platform'),
       oci: values.on('oci') && !values.on('docker-v2-format'),
       withReferrer: values.on('with-referrer'),
       sourceReference,

@@ -16,6 +16,14 @@ export function shortDigest(digest: string): string {
   return digest.slice(0, 'sha256:'.length + 12);
 }
 
+function savedLine(event: ConvertEvent & { event: 'saved' }): string {
+  const { cachedLayers, cachedBytes, dictionaryChunks, dictionaryBytes } = event;
+  return (
+    `build cache: ${cachedLayers} layers (${showBytes(cachedBytes)}) not converted again; ` +
+    `chunk dictionary: ${dictionaryChunks} chunks (${showBytes(dictionaryBytes)}) not stored again`
+  );
+}
+
 /** The log line of an event; undefined for those that only move a bar. */
 export function eventLine(event: ConvertEvent): string | undefined {
   switch (event.event) {
@@ -30,6 +38,8 @@ export function eventLine(event: ConvertEvent): string | undefined {
     }
     case 'merge':
       return `merging layers of ${event.platform}`;
+    case 'saved':
+      return savedLine(event);
     case 'done':
       return `converted to ${event.digest}, ${showBytes(event.size)}`;
   }

@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import { versionInfo } from '../../base/version.ts';
 import { writeWholeFile } from '../../build/blob-output.ts';
-import { convertImage, newMetrics, type ConvertMetrics } from '../../convert/convert.ts';
+import { convertImage, newMetrics, type ConvertAids, type ConvertMetrics } from '../../convert/convert.ts';
 import { openLocalSource } from '../../convert/open-source.ts';
 import type { ImageSource } from '../../convert/source.ts';
 import { archiveTarget } from '../../convert/target-archive.ts';
@@ -10,6 +10,7 @@ import { layoutTarget } from '../../convert/target-layout.ts';
 import type { ImageTarget } from '../../convert/target.ts';
 import { parseReference } from '../../registry/reference.ts';
 import type { RegistryTransport } from '../../registry/transport.ts';
+import { openRegistrySource, openTransport } from './registry-client.ts';
 import { readPrefetchList } from '../nydus-image/prefetch-list.ts';
 import type { NydusifyContext } from './context.ts';
 import { checkConvert, isDirectoryPath, type ConvertPlan, type Place } from './convert-checks.ts';
@@ -19,7 +20,10 @@ import { withResumableDir, type RunDirectory } from './work-dir.ts';
 const NS_PER_MS = 1_000_000;
 
 /** The metrics file: integers only, a consumer decodes it so. */
-export function metricsDocument(metrics: ConvertMetrics): Record<string, number> {
+export function metricsDocument(
+  metrics: ConvertMetrics,
+  used: { cache: boolean; dictionary: boolean } = { cache: false, dictionary: false },
+): Record<string, number> {
   const ns = (ms: number): number => Math.round(ms * NS_PER_MS);
   return {
     SourceImageSize: metrics.sourceImageSize,
@@ -27,33 +31,66 @@ export function metricsDocument(metrics: ConvertMetrics): Record<string, number>
     SourcePullElapsed: ns(metrics.sourcePullMs),
     ConversionElapsed: ns(metrics.conversionMs),
     TargetPushElapsed: ns(metrics.targetPushMs),
+    ...(used.cache
+      ? { BuildCacheLayers: metrics.cachedLayers, BuildCacheSavedSize: metrics.cachedBytes }
+      : {}),
+    ...(used.dictionary
+      ? { ChunkDictChunks: metrics.dictionaryChunks, ChunkDictSavedSize: metrics.dictionaryBytes }
+      : {}),
   };
 }
 
-async function transportFor(
+function transportTo(ctx: NydusifyContext, place: Place, plainHttp: boolean): Promise<RegistryTransport> {
+  return openTransport(ctx, place.reference, { insecure: place.insecure, plainHttp });
+}
+
+/** Run work with cache and dictionary open, where the command line names them. */
+async function withAids<T>(
   ctx: NydusifyContext,
-  place: Place,
-  plainHttp: boolean,
-): Promise<RegistryTransport> {
-  // HTTP clients are only loaded where there is a registry
-  const [{ RegistryTransport }, { DockerCredentials }] = await Promise.all([
-    import('../../registry/transport.ts'),
-    import('../../registry/credentials.ts'),
-  ]);
-  return new RegistryTransport({
-    host: parseReference(place.reference).host,
-    plainHttp,
-    insecure: place.insecure,
-    credentials: new DockerCredentials({ env: ctx.env as NodeJS.ProcessEnv }),
-    logger: ctx.log,
-  });
+  plan: ConvertPlan,
+  run: RunDirectory,
+  work: (aids: ConvertAids) => Promise<T>,
+): Promise<T> {
+  const aids: ConvertAids = {};
+  try {
+    const { chunkDict, cache } = plan;
+    if (chunkDict !== undefined) {
+      const { imageDictionary, localDictionary } = await import('../../convert/dictionary.ts');
+      if (chunkDict.path !== undefined) aids.dictionary = await localDictionary(chunkDict.path);
+      else {
+        const source = await openRegistrySource(
+          await transportTo(ctx, chunkDict, plan.plainHttp),
+          chunkDict.reference,
+        );
+        try {
+          aids.dictionary = await imageDictionary(source, plan.options.platforms, run.scratch, ctx.signal);
+        } catch (error) {
+          await source.close();
+          throw error;
+        }
+      }
+    }
+    if (cache !== undefined) {
+      const { BuildCache } = await import('../../convert/build-cache.ts');
+      const { version, maxRecords } = cache;
+      const transport = await transportTo(ctx, cache, plan.plainHttp);
+      const reference = parseReference(cache.reference);
+      aids.cache = await BuildCache.open(
+        { reference, transport, version, maxRecords, logger: ctx.log },
+        ctx.signal,
+      );
+    }
+    return await work(aids);
+  } finally {
+    await aids.dictionary?.source?.close();
+    await aids.cache?.close();
+  }
 }
 
 async function openSource(ctx: NydusifyContext, plan: ConvertPlan): Promise<ImageSource> {
   const { path, reference } = plan.source;
   if (path !== undefined) return openLocalSource(path, reference);
-  const { registrySource } = await import('../../convert/source-registry.ts');
-  return registrySource(parseReference(reference), await transportFor(ctx, plan.source, plan.plainHttp));
+  return openRegistrySource(await transportTo(ctx, plan.source, plan.plainHttp), reference);
 }
 
 async function openTarget(ctx: NydusifyContext, plan: ConvertPlan, run: RunDirectory): Promise<ImageTarget> {
@@ -72,7 +109,7 @@ async function openTarget(ctx: NydusifyContext, plan: ConvertPlan, run: RunDirec
   const { registryTarget } = await import('../../convert/target-registry.ts');
   return registryTarget({
     reference: parseReference(reference),
-    transport: await transportFor(ctx, plan.target, plan.plainHttp),
+    transport: await transportTo(ctx, plan.target, plan.plainHttp),
     blobDir: run.scratch,
     retries: plan.options.retries,
     retryDelayMs: plan.options.retryDelayMs,
@@ -99,7 +136,9 @@ async function convert(
         workDir: run.scratch,
         state: run.state,
       };
-      const root = await convertImage(plan.options, source, target, context, metrics);
+      const root = await withAids(ctx, plan, run, (aids) =>
+        convertImage(plan.options, source, target, context, metrics, aids),
+      );
       ctx.log.debug(`published ${root.digest} as ${plan.target.reference} in ${target.name}`);
     } finally {
       view.stop();
@@ -124,13 +163,14 @@ export async function runConvert(ctx: NydusifyContext): Promise<number> {
   const plan = checkConvert(ctx.values);
   if (plan.patternsFromStdin) plan.options.prefetchPatterns = await readPrefetchList(ctx, 'fs', ctx.log);
   const metrics = newMetrics();
+  const used = { cache: plan.cache !== undefined, dictionary: plan.chunkDict !== undefined };
   try {
     await withResumableDir(plan.workDir, conversionKey(plan), ctx.log, (run) =>
       convert(ctx, plan, metrics, run),
     );
   } finally {
     if (plan.outputJson !== undefined) {
-      await writeWholeFile(plan.outputJson, Buffer.from(JSON.stringify(metricsDocument(metrics))));
+      await writeWholeFile(plan.outputJson, Buffer.from(JSON.stringify(metricsDocument(metrics, used))));
     }
   }
   return 0;

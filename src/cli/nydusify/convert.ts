@@ -4,7 +4,6 @@ import { shownOptions, type Flags } from './flags.ts';
 import type { NydusifyContext } from './context.ts';
 
 const BACKEND = 'blobs go to the target image itself in this version; leave it out';
-const CACHE = 'the build cache comes with a later version; leave it out';
 const MODEL = 'model images come with a later version';
 
 export const convertFlags = {
@@ -124,8 +123,7 @@ export const convertFlags = {
     type: 'flag',
     aliases: ['multi-platform'],
     env: 'MERGE_PLATFORM',
-    refused: 'an index with source and target images comes with a later version',
-    help: 'one index of source and target images',
+    help: 'write one index of source and target images',
   },
   'oci-ref': {
     type: 'flag',
@@ -155,44 +153,43 @@ export const convertFlags = {
   },
   'source-backend-type': { type: 'string', refused: MODEL, help: 'kind of model source' },
   'source-backend-config': { type: 'string', refused: MODEL, help: 'configuration of it' },
-  'build-cache': { type: 'string', env: 'BUILD_CACHE', refused: CACHE, help: 'cache image' },
+  'build-cache': {
+    type: 'string',
+    env: 'BUILD_CACHE',
+    help: 'image that keeps converted layers: those it has are not converted again',
+  },
   'build-cache-tag': {
     type: 'string',
     env: 'BUILD_CACHE_TAG',
-    refused: CACHE,
-    help: 'tag of the cache image',
+    help: 'the same, by its tag in the repository of the target',
   },
   'build-cache-version': {
     type: 'string',
     env: 'BUILD_CACHE_VERSION',
     default: 'v1',
-    refused: CACHE,
-    help: 'its version',
+    help: 'version written to it; another one than v1 takes records of that version only',
   },
   'build-cache-insecure': {
     type: 'flag',
     env: 'BUILD_CACHE_INSECURE',
-    refused: CACHE,
-    help: 'no certificate checks',
+    help: 'do not check certificates of its registry',
   },
   'build-cache-max-records': {
     type: 'string',
     env: 'BUILD_CACHE_MAX_RECORDS',
     default: '200',
-    refused: CACHE,
-    help: 'layers that it keeps',
+    help: 'layers that it keeps, 1 to 200',
   },
   'chunk-dict': {
     type: 'string',
     env: 'CHUNK_DICT',
-    refused: 'chunk dictionaries come with a later version; leave it out',
-    help: 'image whose chunks are not stored again',
+    value: 'SOURCE',
+    help: 'chunks that are not stored again: bootstrap:registry:REF or bootstrap:local:PATH',
   },
   'chunk-dict-insecure': {
     type: 'flag',
     env: 'CHUNK_DICT_INSECURE',
-    refused: 'chunk dictionaries come with a later version; leave it out',
-    help: 'no certificate checks for it',
+    help: 'do not check certificates of its registry',
   },
   'nydus-image': {
     type: 'string',

@@ -99,12 +99,8 @@ describe('runNydusify', () => {
     const both = ['convert', '--source', 'a', '--source-archive', tempDir(t), '--target', 'b'];
     const cases: [string[], string][] = [
       [['--oci-ref'], 'oci-ref'],
-      [['--merge-platform'], 'merge-platform'],
-      [['--multi-platform'], 'merge-platform'],
       [['--reverse=true'], 'reverse'],
-      [['--chunk-dict', 'bootstrap:local:y'], 'chunk-dict'],
       [['--backend-type', 'oss', '--backend-config', '{}'], 'backend-type'],
-      [['--build-cache', 'c'], 'build-cache'],
       [['--nydus-image', '/bin/x'], 'nydus-image'],
       [['--source-backend-type', 'modelfile'], 'source-backend-type'],
     ];
