@@ -34,7 +34,7 @@ for (const [driver, compressor] of [
   ['fileio', 'lz4_block'],
 ] as const) {
   test(
-    `nydusd --driver fanotify: a tree (${compressor}) is seen as it is, and nothing is left`,
+    `nydusd --driver ${driver}: a tree (${compressor}) is seen as it is, and nothing is left`,
     { skip },
     async (t) => {
       const dir = tempDir(t);
@@ -49,10 +49,10 @@ for (const [driver, compressor] of [
         workDir: join(dir, 'work'),
         bootstrap: boot,
         config: localConfig(blobs, join(dir, 'cache')),
-        args: ['--driver', 'fanotify'],
+        args: ['--driver', driver],
       });
       const info = (await daemon.get('/api/v1/daemon')) as Info;
-      assert.deepEqual(info.driver, { name: 'fanotify', fallbacks: [] });
+      assert.deepEqual(info.driver, { name: driver, fallbacks: [] });
       const guardian = guardianOf(daemon.apisock) ?? 0;
       assert.equal(existsSync(`/proc/${guardian}/exe`), driver === 'fanotify');
       const ignore = [...OWN, ...directorySizes(walkTree(source))];
