@@ -29,11 +29,14 @@ export const nydusImage = program({
       summary: 'Count files, sizes and chunks of images, and what they share',
       load: async () => (await import('./stat.ts')).stat,
     },
+    unpack: {
+      summary: 'Write the files of an image as a tar archive',
+      load: async () => (await import('./unpack.ts')).unpack,
+    },
   },
   refusedSubcommands: {
     compact: LATER,
     optimize: LATER,
-    unpack: LATER,
     export: LATER,
     chunkdict: LATER,
   },
