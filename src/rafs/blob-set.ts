@@ -79,7 +79,15 @@ export class BlobSet {
     const blobs: (OpenBlob | undefined)[] = [];
     const set = new BlobSet(blobs, pool);
     try {
-      const common = { bootstrap, backend, logger, pool, workDir: undefined, publishMs: undefined };
+      const common = {
+        bootstrap,
+        backend,
+        logger,
+        pool,
+        workDir: undefined,
+        publishMs: undefined,
+        retryMs: undefined,
+      };
       const meter = new CacheMeter();
       for (const info of image.blobs)
         blobs.push(await openOne({ info, cache: NO_CACHE, rafs: RAFS, meter, ...common }));
