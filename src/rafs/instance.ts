@@ -11,7 +11,7 @@ import type { BlobCache } from '../storage/cache/blob-cache.ts';
 import type { ChunkTable } from '../storage/cache/chunk-table.ts';
 import { newCounters, sumChunkReads, type InstanceShare } from '../storage/cache/blob-share.ts';
 import { refuseUnsupported } from '../storage/cache/blob-sizes.ts';
-import { DecodePool } from '../storage/cache/decode-pool.ts';
+import { acquireDecodePool, DecodePool, releaseDecodePool } from '../storage/cache/decode-pool.ts';
 import { MIN_BATCH } from '../storage/cache/fetch-plan.ts';
 import { CacheMeter, type BlobcacheMetrics } from '../storage/cache/meter.ts';
 import type { RecordTable } from '../storage/cache/record-table.ts';
@@ -34,7 +34,7 @@ export interface InstanceOptions {
   /** name for messages */
   id: string;
   logger: Logger;
-  /** decode threads; 0 = decode on this thread; default: one per core */
+  /** decode threads of its own; 0 = decode on this thread; default: the threads that all images share, one per core */
   decodeThreads?: number;
   /** milliseconds until cached data is flushed and its bits are set in the chunk map file; default 1000 */
   publishMs?: number;
@@ -141,7 +141,10 @@ export class RafsInstance {
     const { image } = bootstrap;
     const opened: (OpenBlob | undefined)[] = [];
     let backend: Backend | undefined;
-    const pool = new DecodePool(options.decodeThreads ?? Math.min(cpus().length, MAX_DECODE_THREADS));
+    const pool =
+      options.decodeThreads === undefined
+        ? acquireDecodePool(Math.min(cpus().length, MAX_DECODE_THREADS))
+        : new DecodePool(options.decodeThreads);
     try {
       checkCache(cache, image.super.version);
       for (const blob of image.blobs) refuseUnsupported(blob, image.super.version);
@@ -176,7 +179,7 @@ export class RafsInstance {
     } catch (error) {
       for (const blob of opened) await blob?.cache.close();
       await backend?.close();
-      await pool.close();
+      await releaseDecodePool(pool);
       bootstrap.close();
       throw error;
     }
@@ -399,7 +402,7 @@ export class RafsInstance {
     await this.#prefetcher.stop();
     for (const blob of this.#blobs) await blob?.cache.close();
     await this.#backend.close();
-    await this.#pool.close();
+    await releaseDecodePool(this.#pool);
     this.#bootstrap.close();
   }
 }

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { BackendError } from '../../base/errors.ts';
 import { ChunkOutcome } from './decode.ts';
-import { DecodePool } from './decode-pool.ts';
+import { acquireDecodePool, DecodePool, releaseDecodePool } from './decode-pool.ts';
 import { makeJob, openContent, patterned, readyIndexes } from './testing/decode-job.ts';
 import type { DecodeJob } from './decode.ts';
 
@@ -87,4 +87,16 @@ test('DecodePool: close rejects what waits, later jobs run on the calling thread
   ]);
   const { job, plain } = bigJob('late');
   assert.ok(plain.equals((await pool.run(job, true)).plain.get(1) ?? new Uint8Array(0)));
+});
+
+test('acquireDecodePool: all users get one pool, which the last one closes', async () => {
+  const first = acquireDecodePool(1);
+  assert.equal(acquireDecodePool(1), first);
+  await releaseDecodePool(first);
+  assert.equal(acquireDecodePool(1), first);
+  await releaseDecodePool(first);
+  await releaseDecodePool(first);
+  const next = acquireDecodePool(1);
+  assert.notEqual(next, first);
+  await releaseDecodePool(next);
 });

@@ -156,3 +156,21 @@ export class DecodePool {
     await this.#stopThreads();
   }
 }
+
+let common: { pool: DecodePool; users: number } | undefined;
+
+/** The pool that all images of this process share: threads are for cores, not for images. Give it back with `releaseDecodePool`. */
+export function acquireDecodePool(threads: number): DecodePool {
+  common ??= { pool: new DecodePool(threads), users: 0 };
+  common.users++;
+  return common.pool;
+}
+
+/** End the use of a pool; the last user of the common one closes it, and one that is not common is closed. */
+export async function releaseDecodePool(pool: DecodePool): Promise<void> {
+  if (common?.pool === pool) {
+    if (--common.users > 0) return;
+    common = undefined;
+  }
+  await pool.close();
+}
