@@ -64,8 +64,7 @@ export function pullBootstrap(place: Place, dir: string): Promise<string> {
     const last = layers.at(-1);
     if (last === undefined) throw new Error('the image has no layers');
     const open = (): AsyncIterable<Uint8Array> => repository.blob(last.digest, last.size);
-    const layer = { path: () => Promise.resolve(undefined), open };
-    return (await extractBootstrap(layer, dir, forever)).bootstrap;
+    return (await extractBootstrap({ open }, dir, forever)).bootstrap;
   });
 }
 

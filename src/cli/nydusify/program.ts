@@ -33,6 +33,18 @@ export const nydusify = program({
       summary: 'Convert an OCI or Docker image into a nydus image',
       load: async () => (await import('./convert.ts')).convert,
     },
+    check: {
+      summary: 'Check a nydus image, and compare it with the image it was made from',
+      load: async () => (await import('./check.ts')).check,
+    },
+    mount: {
+      summary: 'Mount a nydus image and keep it mounted until Ctrl-C',
+      load: async () => (await import('./mount.ts')).mount,
+    },
+    view: {
+      summary: 'The same as mount',
+      load: async () => (await import('./mount.ts')).mount,
+    },
     copy: {
       summary: 'Copy an image between registries, layouts and archives',
       load: async () => (await import('./copy.ts')).copy,
@@ -43,9 +55,6 @@ export const nydusify = program({
     },
   },
   refusedSubcommands: {
-    check: LATER,
-    mount: LATER,
-    view: LATER,
     build: LATER,
     pack: LATER,
     chunkdict: LATER,

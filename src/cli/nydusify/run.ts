@@ -7,18 +7,23 @@ import { helpText } from '../help.ts';
 import { chainOf, lineOf } from '../report.ts';
 import { Interrupted, type ProgramIo } from '../run.ts';
 import { scopeOf } from '../usage.ts';
+import { checkFlags } from './check.ts';
 import { convertFlags } from './convert.ts';
 import { copyFlags } from './copy.ts';
 import type { NydusifyContext } from './context.ts';
 import { checkRequired, FlagError, parseFlags, type Flags, type FlagValues } from './flags.ts';
 import { createLog, fileWriter, LEVELS, type ProgramLog } from './log.ts';
+import { mountFlags } from './mount.ts';
 import { globalFlags, nydusify } from './program.ts';
 import { serveRegistryFlags } from './serve-registry.ts';
 
 const SIGNALS = { SIGINT: 130, SIGTERM: 143 } as const;
 const FLAGS: Readonly<Record<string, Flags>> = {
   convert: convertFlags,
+  check: checkFlags,
   copy: copyFlags,
+  mount: mountFlags,
+  view: mountFlags,
   'serve-registry': serveRegistryFlags,
 };
 
