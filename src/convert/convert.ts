@@ -12,6 +12,7 @@ import { blobDescriptor } from './blob-descriptor.ts';
 import { writeBootstrapLayer } from './bootstrap-layer.ts';
 import type { BuildCache, CacheRecord } from './build-cache.ts';
 import type { Dictionary } from './dictionary.ts';
+import type { ExternalBuilder } from './external-builder.ts';
 import { Gate } from './gate.ts';
 import { LayerConverter, type ConvertedLayer, type RetryOptions } from './layer-converter.ts';
 import { layerOptions, type BlobOptions } from './layer.ts';
@@ -64,6 +65,8 @@ export interface ConvertOptions
 export interface ConvertAids {
   dictionary?: Dictionary | undefined;
   cache?: BuildCache | undefined;
+  /** another builder */
+  builder?: ExternalBuilder | undefined;
 }
 
 export interface ConvertContext {
@@ -166,6 +169,7 @@ class Conversion {
       pool: this.#pool,
       dictionary: aids.dictionary,
       cache: aids.cache,
+      builder: aids.builder,
     });
   }
 
@@ -328,20 +332,17 @@ class Conversion {
     return out;
   }
 
-  async #convertImage(image: SelectedImage): Promise<ConvertedImage> {
-    const { workDir, logger, progress } = this.#context;
-    const { version, prefetchPatterns } = this.#options;
-    const layers = await Promise.all(image.manifest.layers.map((layer) => this.#layer(layer)));
-    progress({
-      event: 'merge',
-      platform: image.platform === undefined ? 'unknown' : showPlatform(image.platform),
-    });
-    const name = hexOf(image.descriptor.digest);
-    const merged = join(workDir, `${name}.merged`);
+  /** Merge layer bootstraps. @returns ids of the blobs that the result names */
+  async #merge(sources: string[], bootstrap: string): Promise<string[]> {
+    const { prefetchPatterns } = this.#options;
+    const { logger } = this.#context;
+    const { builder, dictionary } = this.#aids;
+    if (builder !== undefined)
+      return builder.merge(sources, bootstrap, dictionary?.bootstrap, prefetchPatterns, this.#signal);
     const result = await mergeImages(
       {
-        sources: layers.map((layer) => layer.bootstrap),
-        bootstrap: merged,
+        sources,
+        bootstrap,
         blobDir: undefined,
         parentBootstrap: undefined,
         chunkDict: this.#aids.dictionary?.bootstrap,
@@ -356,8 +357,25 @@ class Conversion {
       },
       { logger, signal: this.#signal, progress: () => {} },
     );
+    return result.blobs;
+  }
+
+  async #convertImage(image: SelectedImage): Promise<ConvertedImage> {
+    const { workDir, progress } = this.#context;
+    const { version } = this.#options;
+    const layers = await Promise.all(image.manifest.layers.map((layer) => this.#layer(layer)));
+    progress({
+      event: 'merge',
+      platform: image.platform === undefined ? 'unknown' : showPlatform(image.platform),
+    });
+    const name = hexOf(image.descriptor.digest);
+    const merged = join(workDir, `${name}.merged`);
+    const named = await this.#merge(
+      layers.map((layer) => layer.bootstrap),
+      merged,
+    );
     const blobs = layers.map((layer) => layer.descriptor);
-    const more = await this.#dictionaryBlobs(result.blobs, blobs);
+    const more = await this.#dictionaryBlobs(named, blobs);
     const file = join(this.#target.blobDir, `${name}.bootstrap`);
     const bootstrap = await writeBootstrapLayer(merged, file, this.#signal);
     await rm(merged);
@@ -405,6 +423,6 @@ export async function convertImage(
       `${messageOf(error)}: converting once more, without build cache and chunk dictionary`,
     );
     Object.assign(metrics, newMetrics());
-    return new Conversion(options, source, target, context, metrics, {}).run();
+    return new Conversion(options, source, target, context, metrics, { builder: aids.builder }).run();
   }
 }

@@ -8,6 +8,7 @@ import { blobDescriptor } from './blob-descriptor.ts';
 import type { BuildCache } from './build-cache.ts';
 import type { ConvertContext, ConvertMetrics } from './convert.ts';
 import type { Dictionary } from './dictionary.ts';
+import type { ExternalBuilder } from './external-builder.ts';
 import { buildLayer, type BlobOptions, type BuiltLayer, type LayerContext } from './layer.ts';
 import { hexOf, type Descriptor } from './oci.ts';
 import type { ImageSource } from './source.ts';
@@ -41,6 +42,7 @@ export interface LayerParts {
   pool: WorkerPool;
   dictionary: Dictionary | undefined;
   cache: BuildCache | undefined;
+  builder: ExternalBuilder | undefined;
 }
 
 /** True when a registry does not take blobs in chunks: it may take them whole. */
@@ -103,6 +105,10 @@ export class LayerConverter {
     return new FormatError({ struct: `layer ${layer.digest}` }, messageOf(error), { cause: error });
   }
 
+  get #wantsFile(): boolean {
+    return this.#asFiles || this.#parts.builder !== undefined;
+  }
+
   get #variant(): string {
     return this.#parts.dictionary?.digest ?? '';
   }
@@ -152,7 +158,7 @@ export class LayerConverter {
     const { target, signal, context } = this.#parts;
     const { digest, size } = layer;
     context.progress({ event: 'layer', state: 'converting', digest, done: 0, size });
-    const built = await this.#build(layer, this.#asFiles ? undefined : await target.openBlob(signal));
+    const built = await this.#build(layer, this.#wantsFile ? undefined : await target.openBlob(signal));
     const descriptor = blobDescriptor(built.digest, built.size);
     if (built.file !== undefined) {
       await before;
@@ -168,7 +174,7 @@ export class LayerConverter {
   }
 
   #build(layer: Descriptor, stream: BlobStreamTarget | undefined): Promise<BuiltLayer> {
-    const { options, source, target, context, signal, pool, dictionary } = this.#parts;
+    const { options, source, target, context, signal, pool, dictionary, builder } = this.#parts;
     const { digest, size } = layer;
     const layerContext: LayerContext = {
       logger: context.logger,
@@ -176,6 +182,7 @@ export class LayerConverter {
       blobDir: target.blobDir,
       pool,
       chunkDict: dictionary?.bootstrap,
+      builder,
       progress: ({ phase, bytes }) => {
         if (phase === 'data')
           context.progress({

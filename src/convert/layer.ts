@@ -2,7 +2,8 @@
 // which goes to a file or straight to where blobs are pushed.
 // Source: nydus-image-and-nydusify.md 6 (pack tar, normal), 7.2; blob-and-cache.md 3.
 import { createHash } from 'node:crypto';
-import { rm } from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
+import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FormatError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -11,6 +12,8 @@ import { createImage } from '../build/create.ts';
 import type { BuildProgress, CreateOptions } from '../build/options.ts';
 import type { WorkerPool } from '../build/pool.ts';
 import type { CompressorName } from '../codec/algorithms.ts';
+import type { ExternalBuilder } from './external-builder.ts';
+import { loadInlineBootstrap } from '../rafs/open-inline.ts';
 import { drain, type LayerInput } from './source.ts';
 import type { BlobStreamTarget } from './target.ts';
 
@@ -47,6 +50,8 @@ export interface LayerContext {
   pool: WorkerPool | undefined;
   /** path of the bootstrap of a chunk dictionary */
   chunkDict: string | undefined;
+  /** builds in place of this process */
+  builder: ExternalBuilder | undefined;
 }
 
 /** What `create` is asked for a layer. Source: nydus-image-and-nydusify.md 6. */
@@ -160,6 +165,7 @@ export async function buildLayer(
       throw new FormatError({ struct: 'layer' }, 'was built without a bootstrap');
     return { bootstrap: inlineBootstrap, saved: foreign ?? { chunks: 0, bytes: 0 } };
   };
+  if (context.builder !== undefined) return buildOutside(layer, file, options, context, context.builder);
   if (stream !== undefined) {
     try {
       const built = await build({
@@ -181,5 +187,44 @@ export async function buildLayer(
   } catch (error) {
     await rm(file, { force: true });
     throw error;
+  }
+}
+
+/** Build with another program, and take out of the blob what it made. */
+async function buildOutside(
+  layer: LayerInput,
+  file: string,
+  options: BlobOptions,
+  { signal, chunkDict }: LayerContext,
+  builder: ExternalBuilder,
+): Promise<BuiltLayer> {
+  try {
+    await readVerified(layer, signal, (input) => builder.buildLayer(input, file, options, chunkDict, signal));
+    const hash = createHash('sha256');
+    let size = 0;
+    const bytes = createReadStream(file, { highWaterMark: 1024 * 1024, signal });
+    for await (const chunk of bytes as AsyncIterable<Buffer>) {
+      hash.update(chunk);
+      size += chunk.length;
+    }
+    const bootstrap = await readBootstrap(file, size);
+    return { digest: `sha256:${hash.digest('hex')}`, size, bootstrap, file, saved: { chunks: 0, bytes: 0 } };
+  } catch (error) {
+    await rm(file, { force: true });
+    throw error;
+  }
+}
+
+async function readBootstrap(blob: string, size: number): Promise<Buffer> {
+  const file = await open(blob, 'r');
+  try {
+    const { bytes } = await loadInlineBootstrap(async (start, end) => {
+      const part = Buffer.alloc(end - start);
+      const { bytesRead } = await file.read(part, 0, part.length, start);
+      return part.subarray(0, bytesRead);
+    }, size);
+    return Buffer.from(bytes);
+  } finally {
+    await file.close();
   }
 }

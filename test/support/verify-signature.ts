@@ -50,10 +50,17 @@ export function verifyOss(request: IncomingMessage, keys: Keys, bucket: string):
   const secret = keys[id];
   const date = header(request, 'date');
   if (secret === undefined || !(Math.abs(Date.parse(date) - Date.now()) < 900_000)) return false;
-  const object = decodeURIComponent(new URL(request.url ?? '/', 'http://any').pathname);
+  const url = new URL(request.url ?? '/', 'http://any');
+  const object = decodeURIComponent(url.pathname);
+  // sub-resources of multipart uploads are part of what is signed
+  const sub = [...url.searchParams]
+    .filter(([name]) => ['uploads', 'uploadId', 'partNumber'].includes(name))
+    .map(([name, value]) => (value === '' ? name : `${name}=${value}`))
+    .toSorted()
+    .join('&');
   const lines = [request.method, header(request, 'content-md5'), header(request, 'content-type'), date];
   const own = Object.keys(request.headers).filter((name) => name.startsWith('x-oss-'));
   for (const name of own.toSorted()) lines.push(`${name}:${header(request, name)}`);
-  lines.push(`/${bucket}${object}`);
+  lines.push(`/${bucket}${object}${sub === '' ? '' : `?${sub}`}`);
   return createHmac('sha1', secret).update(lines.join('\n')).digest('base64') === given;
 }

@@ -9,10 +9,10 @@ import type { RetryOptions } from '../../convert/layer-converter.ts';
 import { parsePlatforms } from '../../convert/platform.ts';
 import { formatReference, parseReference } from '../../registry/reference.ts';
 import { parseBatchSize, parseChunkSize } from '../nydus-image/create-checks.ts';
+import { readBackend, type BackendChoice } from './backend-flags.ts';
 import { convertFlags } from './convert.ts';
 import type { Flag, FlagValues } from './flags.ts';
 
-const BACKENDS = ['oss', 's3', 'localfs'];
 const COMPRESSORS: readonly CompressorName[] = ['none', 'lz4_block', 'zstd'];
 const MAX_CACHE_RECORDS = 200;
 const MAX_RETRIES = 1000;
@@ -37,6 +37,11 @@ export interface CachePlan extends Place {
 }
 
 export interface ConvertPlan {
+  /** where blobs go instead of into the image */
+  backend: BackendChoice | undefined;
+  backendForcePush: boolean;
+  /** program that builds in place of this one */
+  builder: string | undefined;
   cache: CachePlan | undefined;
   /** `path` is that of a bootstrap */
   chunkDict: Place | undefined;
@@ -84,18 +89,6 @@ function targetReference(values: FlagValues, source: string): string {
   return formatReference(parseReference(formatReference(reference) + suffix));
 }
 
-function checkBackend(values: FlagValues): void {
-  const type = given(values, 'backend-type');
-  const config = given(values, 'backend-config');
-  const file = given(values, 'backend-config-file');
-  if (type === undefined) return;
-  if (!BACKENDS.includes(type)) throw wrong(`--backend-type should be one of [${BACKENDS.join(' ')}]`);
-  if (config !== undefined && file !== undefined)
-    throw wrong('--backend-config conflicts with --backend-config-file');
-  if (config === undefined && file === undefined)
-    throw wrong("backend configuration is empty, please specify option '--backend-config'");
-}
-
 function checkCache(values: FlagValues, target: string): CachePlan | undefined {
   const cache = given(values, 'build-cache');
   const tag = given(values, 'build-cache-tag');
@@ -140,12 +133,7 @@ function checkChunkDict(values: FlagValues): Place | undefined {
 }
 
 /** What only says how something refused is done: alone it has no effect, as upstream has it. */
-const WITHOUT_EFFECT_ALONE = new Set([
-  'backend-config',
-  'backend-config-file',
-  'backend-force-push',
-  'source-backend-config',
-]);
+const WITHOUT_EFFECT_ALONE = new Set(['source-backend-config']);
 
 /** @throws UsageError `--name is not supported yet` */
 function checkRefused(values: FlagValues): void {
@@ -206,7 +194,7 @@ export function checkConvert(values: FlagValues): ConvertPlan {
   checkArchives(values);
   const source = values.text('source') ?? '';
   const target = targetReference(values, source);
-  checkBackend(values);
+  const backend = readBackend(values, '');
   const cache = checkCache(values, target);
   const version = fsVersion(values);
   const prefetchDir = given(values, 'prefetch-dir');
@@ -222,7 +210,16 @@ export function checkConvert(values: FlagValues): ConvertPlan {
   if (progress !== 'auto' && progress !== 'json' && progress !== 'none')
     throw wrong('--progress should be one of [auto json none]');
   const sourceReference = formatReference(parseReference(source));
+  if (backend !== undefined && cache !== undefined)
+    throw wrong(
+      'a build cache is not supported together with --backend-type',
+      'its blobs would have to be in a registry, too: leave one of them out',
+    );
+  const builder = given(values, 'nydus-image');
   return {
+    backend,
+    backendForcePush: values.on('backend-force-push'),
+    builder: builder === 'nydus-image' ? undefined : builder,
     cache,
     chunkDict,
     source: {

@@ -7,7 +7,9 @@ import { openLocalSource } from '../../convert/open-source.ts';
 import type { ImageSource } from '../../convert/source.ts';
 import { archiveTarget } from '../../convert/target-archive.ts';
 import { layoutTarget } from '../../convert/target-layout.ts';
+import type { BlobStore } from '../../convert/backend/blob-store.ts';
 import type { ImageTarget } from '../../convert/target.ts';
+import type { BackendChoice } from './backend-flags.ts';
 import { parseReference } from '../../registry/reference.ts';
 import type { RegistryTransport } from '../../registry/transport.ts';
 import { openRegistrySource, openTransport } from './registry-client.ts';
@@ -53,7 +55,12 @@ async function withAids<T>(
 ): Promise<T> {
   const aids: ConvertAids = {};
   try {
-    const { chunkDict, cache } = plan;
+    const { chunkDict, cache, builder } = plan;
+    if (builder !== undefined) {
+      const { ExternalBuilder } = await import('../../convert/external-builder.ts');
+      aids.builder = new ExternalBuilder(builder, ctx.log);
+      await aids.builder.probe(ctx.signal);
+    }
     if (chunkDict !== undefined) {
       const { imageDictionary, localDictionary } = await import('../../convert/dictionary.ts');
       if (chunkDict.path !== undefined) aids.dictionary = await localDictionary(chunkDict.path);
@@ -93,7 +100,11 @@ async function openSource(ctx: NydusifyContext, plan: ConvertPlan): Promise<Imag
   return openRegistrySource(await transportTo(ctx, plan.source, plan.plainHttp), reference);
 }
 
-async function openTarget(ctx: NydusifyContext, plan: ConvertPlan, run: RunDirectory): Promise<ImageTarget> {
+async function openImageTarget(
+  ctx: NydusifyContext,
+  plan: ConvertPlan,
+  run: RunDirectory,
+): Promise<ImageTarget> {
   const { path, reference } = plan.target;
   if (path !== undefined) {
     return isDirectoryPath(path)
@@ -115,6 +126,32 @@ async function openTarget(ctx: NydusifyContext, plan: ConvertPlan, run: RunDirec
     retryDelayMs: plan.options.retryDelayMs,
     logger: ctx.log,
   });
+}
+
+async function openStore(ctx: NydusifyContext, plan: ConvertPlan, choice: BackendChoice): Promise<BlobStore> {
+  const { type, config } = choice;
+  if (type === 'localfs')
+    return (await import('../../convert/backend/localfs-store.ts')).localfsStore(config);
+  const [{ objectStore }, { openBackendChoice }] = await Promise.all([
+    import('../../convert/backend/object-store.ts'),
+    import('./open-backend.ts'),
+  ]);
+  // the keys are those of nydusd, which checks them
+  await openBackendChoice(choice, ctx.log).close();
+  const { retries, retryDelayMs } = plan.options;
+  return objectStore({ type: type === 's3' ? 's3' : 'oss', config, retries, retryDelayMs, logger: ctx.log });
+}
+
+async function openTarget(ctx: NydusifyContext, plan: ConvertPlan, run: RunDirectory): Promise<ImageTarget> {
+  if (plan.backend === undefined) return openImageTarget(ctx, plan, run);
+  const store = await openStore(ctx, plan, plan.backend);
+  try {
+    const { backendTarget } = await import('../../convert/backend/backend-target.ts');
+    return backendTarget(await openImageTarget(ctx, plan, run), store, plan.backendForcePush);
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
 }
 
 async function convert(
@@ -155,7 +192,10 @@ function conversionKey(plan: ConvertPlan): string {
   const { version, compressor, chunkSize, batchSize, alignedChunk } = plan.options;
   const { package_ver: builder, git_commit: commit } = versionInfo();
   const target = plan.target.path === undefined ? plan.target.reference : resolve(plan.target.path);
-  return JSON.stringify({ builder, commit, target, version, compressor, chunkSize, batchSize, alignedChunk });
+  const { bucket_name: bucket, endpoint, object_prefix: prefix, dir } = plan.backend?.config ?? {};
+  const backend = [plan.backend?.type, bucket, endpoint, prefix, dir];
+  const how = { version, compressor, chunkSize, batchSize, alignedChunk, outside: plan.builder };
+  return JSON.stringify({ builder, commit, target, backend, how });
 }
 
 /** @returns exit status */

@@ -1,9 +1,9 @@
 // `nydusify convert`: the table of flags. Source: nydus-image-and-nydusify.md 8.2.
 import { command } from '../command.ts';
+import { backendFlags } from './backend-flags.ts';
 import { shownOptions, type Flags } from './flags.ts';
 import type { NydusifyContext } from './context.ts';
 
-const BACKEND = 'blobs go to the target image itself in this version; leave it out';
 const MODEL = 'model images come with a later version';
 
 export const convertFlags = {
@@ -137,19 +137,11 @@ export const convertFlags = {
     refused: 'it comes with a later version',
     help: 'from nydus to OCI',
   },
-  'backend-type': { type: 'string', env: 'BACKEND_TYPE', refused: BACKEND, help: 'storage of blobs' },
-  'backend-config': { type: 'string', env: 'BACKEND_CONFIG', refused: BACKEND, help: 'configuration of it' },
-  'backend-config-file': {
-    type: 'string',
-    env: 'BACKEND_CONFIG_FILE',
-    refused: BACKEND,
-    help: 'the same, in a file',
-  },
+  ...backendFlags('', 'where the blobs go instead of into the image'),
   'backend-force-push': {
     type: 'flag',
     env: 'BACKEND_FORCE_PUSH',
-    refused: BACKEND,
-    help: 'upload even if present',
+    help: 'put blobs there also when they are there already',
   },
   'source-backend-type': { type: 'string', refused: MODEL, help: 'kind of model source' },
   'source-backend-config': { type: 'string', refused: MODEL, help: 'configuration of it' },
@@ -194,8 +186,9 @@ export const convertFlags = {
   'nydus-image': {
     type: 'string',
     env: 'NYDUS_IMAGE',
-    refused: 'this program builds by itself; another builder comes with a later version',
-    help: 'builder to run',
+    default: 'nydus-image',
+    value: 'PROGRAM',
+    help: 'another builder, run for each layer and each merge; nydus-image stands for this program itself',
   },
 } as const satisfies Flags;
 

@@ -100,8 +100,6 @@ describe('runNydusify', () => {
     const cases: [string[], string][] = [
       [['--oci-ref'], 'oci-ref'],
       [['--reverse=true'], 'reverse'],
-      [['--backend-type', 'oss', '--backend-config', '{}'], 'backend-type'],
-      [['--nydus-image', '/bin/x'], 'nydus-image'],
       [['--source-backend-type', 'modelfile'], 'source-backend-type'],
     ];
     for (const [flags, name] of cases) {

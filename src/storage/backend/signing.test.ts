@@ -48,6 +48,26 @@ test('signS3: the example that Amazon publishes', () => {
   );
 });
 
+// the same chapter, PUT Object
+test('signS3: a request with a body, the example that Amazon publishes', () => {
+  const { authorization } = signS3(
+    {
+      method: 'PUT',
+      url: new URL('https://examplebucket.s3.amazonaws.com/test%24file.text'),
+      host: 'examplebucket.s3.amazonaws.com',
+      region: 'us-east-1',
+      headers: { date: 'Fri, 24 May 2013 00:00:00 GMT', 'x-amz-storage-class': 'REDUCED_REDUNDANCY' },
+      bodySha256: '44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072',
+    },
+    { id: 'AKIAIOSFODNN7EXAMPLE', secret: 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY' },
+    Date.UTC(2013, 4, 24),
+  );
+  assert.match(
+    authorization ?? '',
+    /Signature=98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd$/,
+  );
+});
+
 test('encodePath: slashes stay, everything that is reserved does not', () => {
   assert.equal(encodePath("a/b c/(d)*!'~-_.ä"), 'a/b%20c/%28d%29%2A%21%27~-_.%C3%A4');
 });

@@ -22,7 +22,7 @@ export function encodePath(path: string): string {
 /**
  * Headers that sign a request to OSS without a body.
  *
- * @param resource `/{bucket}/{object}`, not encoded
+ * @param resource `/{bucket}/{object}`, not encoded, and the sub-resources of the query
  * @param nowMs    milliseconds since 1970
  */
 export function signOss(
@@ -41,23 +41,26 @@ export function signOss(
 /** What an AWS signature covers. */
 export interface AwsRequest {
   method: string;
-  /** path and host as sent; no query */
+  /** as sent; the parameters of its query sorted by name */
   url: URL;
   /** `Host` header */
   host: string;
   region: string;
   /** headers that are signed too */
   headers: Record<string, string>;
+  /** SHA-256 of the body, hex; absent: there is none */
+  bodySha256?: string | undefined;
 }
 
-/** Headers that sign a request to S3 without a body, those of the request included. @param nowMs milliseconds since 1970 */
+/** Headers that sign a request to S3, those of the request included. @param nowMs milliseconds since 1970 */
 export function signS3(request: AwsRequest, key: AccessKey, nowMs: number): Record<string, string> {
   const stamp = new Date(nowMs).toISOString().replace(/[-:]|\.\d+/g, '');
   const scope = `${stamp.slice(0, 8)}/${request.region}/s3/aws4_request`;
+  const payload = request.bodySha256 ?? EMPTY_SHA256;
   const headers: Record<string, string> = {
     ...request.headers,
     host: request.host,
-    'x-amz-content-sha256': EMPTY_SHA256,
+    'x-amz-content-sha256': payload,
     'x-amz-date': stamp,
   };
   const names = Object.keys(headers).toSorted();
@@ -68,7 +71,7 @@ export function signS3(request: AwsRequest, key: AccessKey, nowMs: number): Reco
     ...names.map((name) => `${name}:${headers[name] ?? ''}`),
     '',
     names.join(';'),
-    EMPTY_SHA256,
+    payload,
   ].join('\n');
   const hash = createHash('sha256').update(canonical).digest('hex');
   const hmac = (secret: string | Buffer, text: string): Buffer =>
