@@ -18,7 +18,7 @@ interface Mistake {
 }
 
 const PROGRAMS: Record<string, Command> = { 'nydus-image': nydusImage, nydusctl, nydusd };
-const LATER = ['compact', 'optimize', 'export', 'chunkdict', 'singleton', 'virtiofs', 'uffd', 'nbd'];
+const LATER = ['compact', 'optimize', 'export', 'singleton', 'virtiofs', 'uffd', 'nbd'];
 const LATER_TYPES = [
   'targz-ref',
   'estargz-ref',
@@ -84,7 +84,7 @@ test(
 );
 
 test('runProgram: what a later version brings is refused by name with exit 2', async () => {
-  for (const name of ['compact', 'optimize', 'export', 'chunkdict']) {
+  for (const name of ['compact', 'optimize', 'export']) {
     const { status, stderr } = await invoke(nydusImage, [name, 'x']);
     assert.equal(status, 2);
     assert.match(stderr, new RegExp(`^error: the subcommand '${name}' is not supported by this version\n`));

@@ -33,12 +33,15 @@ export const nydusImage = program({
       summary: 'Write the files of an image as a tar archive',
       load: async () => (await import('./unpack.ts')).unpack,
     },
+    chunkdict: {
+      summary: 'Make chunk dictionaries',
+      load: async () => (await import('./chunkdict.ts')).chunkdict,
+    },
   },
   refusedSubcommands: {
     compact: LATER,
     optimize: LATER,
     export: LATER,
-    chunkdict: LATER,
   },
   examples: [
     'nydus-image create --type tar-rafs --bootstrap image.boot --blob-dir blobs layer.tar',
