@@ -3,7 +3,7 @@
 import { UsageError } from '../../base/errors.ts';
 import type { OptionSpec, Options } from '../command.ts';
 
-/** An option that may come from an environment variable. */
+/** An option that may come from an environment variable, or from the first of several that is set: `A,B`. */
 export type Flag = OptionSpec & { env?: string };
 export type Flags = Readonly<Record<string, Flag>>;
 
@@ -36,7 +36,9 @@ export function shownOptions(flags: Flags): Options {
   return Object.fromEntries(
     Object.entries(flags).map(([name, { env, ...option }]) => [
       name,
-      env === undefined ? option : { ...option, help: `${option.help} [$${env}]` },
+      env === undefined
+        ? option
+        : { ...option, help: `${option.help} [${env.replace(/[^,]+/g, '$$$&').replaceAll(',', ', ')}]` },
     ]),
   );
 }
@@ -123,12 +125,13 @@ function takeEnvironment(
   env: Readonly<Record<string, string | undefined>>,
 ): void {
   for (const [name, flag] of Object.entries(flags)) {
-    const text = flag.env === undefined ? undefined : env[flag.env];
     // an empty variable is how scripts take a value back
-    if (text === undefined || text === '' || given.has(name)) continue;
+    const variable = flag.env?.split(',').find((one) => (env[one] ?? '') !== '');
+    const text = variable === undefined ? undefined : env[variable];
+    if (text === undefined || given.has(name)) continue;
     const complain = (): FlagError =>
       new FlagError(
-        `could not parse "${text}" as bool value from environment variable "${flag.env}" for flag ${name}`,
+        `could not parse "${text}" as bool value from environment variable "${variable}" for flag ${name}`,
       );
     given.set(name, flag.type === 'flag' ? boolean(text, complain) : text);
   }

@@ -49,14 +49,20 @@ export const nydusify = program({
       summary: 'Copy an image between registries, layouts and archives',
       load: async () => (await import('./copy.ts')).copy,
     },
+    build: {
+      summary: 'Build an image from a directory, without a registry',
+      load: async () => (await import('./build.ts')).build,
+    },
+    pack: {
+      summary: 'The same as build',
+      load: async () => (await import('./build.ts')).build,
+    },
     'serve-registry': {
       summary: 'Serve a small OCI registry, for trials and tests',
       load: async () => (await import('./serve-registry.ts')).serveRegistry,
     },
   },
   refusedSubcommands: {
-    build: LATER,
-    pack: LATER,
     chunkdict: LATER,
     optimize: LATER,
     commit: LATER,

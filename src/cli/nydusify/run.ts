@@ -7,6 +7,7 @@ import { helpText } from '../help.ts';
 import { chainOf, lineOf } from '../report.ts';
 import { Interrupted, type ProgramIo } from '../run.ts';
 import { scopeOf } from '../usage.ts';
+import { buildFlags } from './build.ts';
 import { checkFlags } from './check.ts';
 import { convertFlags } from './convert.ts';
 import { copyFlags } from './copy.ts';
@@ -20,10 +21,12 @@ import { serveRegistryFlags } from './serve-registry.ts';
 const SIGNALS = { SIGINT: 130, SIGTERM: 143 } as const;
 const FLAGS: Readonly<Record<string, Flags>> = {
   convert: convertFlags,
+  build: buildFlags,
   check: checkFlags,
   copy: copyFlags,
   mount: mountFlags,
   view: mountFlags,
+  pack: buildFlags,
   'serve-registry': serveRegistryFlags,
 };
 
