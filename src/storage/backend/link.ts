@@ -1,0 +1,220 @@
+// The link to one backend: how long a round trip takes, how much it carries, and who may use it. Reads that somebody waits for
+// start at once; read-ahead and prefetch start only while the link has room, so that a reader never queues behind them.
+
+/** Samples that an estimate looks back on. */
+const SAMPLES = 12;
+/** Bodies below this say nothing about bandwidth. */
+const MIN_BODY = 32 * 1024;
+/** Shortest time a body is taken to need: below it the clock and the socket buffers decide. */
+const MIN_BODY_MS = 0.25;
+/** A request costs this much even where the network is free: system calls, HTTP, our own code. */
+const MIN_RTT_MS = 1;
+/** What is in flight at the same time as long as nothing is known. */
+const UNKNOWN_BDP = 256 * 1024;
+/** Largest product that is believed, so that one odd sample cannot flood a link. */
+const MAX_BDP = 16 * 1024 * 1024;
+/** After the last read that somebody waited for, bulk work stays modest for this long. */
+const ACTIVE_MS = 500;
+
+/** Who wants the link, most urgent first. */
+export const Urgency = {
+  /** next to what a reader has just asked for */
+  readAhead: 0,
+  /** nobody has asked for it */
+  prefetch: 1,
+} as const;
+export type Urgency = (typeof Urgency)[keyof typeof Urgency];
+
+interface Waiting {
+  bytes: number;
+  urgency: Urgency;
+  admit: () => void;
+  refuse: (reason: unknown) => void;
+}
+
+/** One request as the link sees it. */
+export interface Transfer {
+  /** the headers of the answer are there */
+  answered(): void;
+  /** bytes that have arrived so far, of this attempt */
+  progress(bytes: number): void;
+  /** it is over; `ok` false when its times mean nothing */
+  end(ok: boolean): void;
+}
+
+export class Link {
+  readonly #now: () => number;
+  /** milliseconds from a request to the headers of its answer */
+  readonly #rtts: number[] = [];
+  /** bytes per millisecond */
+  readonly #rates: number[] = [];
+  readonly #waiting: Waiting[] = [];
+  /** bytes that have been asked for and have not arrived */
+  #outstanding = 0;
+  /** bytes of admitted work whose request has not started yet */
+  #admitted = 0;
+  #urgent = 0;
+  #speculative = 0;
+  #received = 0;
+  #lastUrgent = -Infinity;
+  #timer: NodeJS.Timeout | undefined;
+
+  /** @param now clock in milliseconds */
+  constructor(now: () => number = () => performance.now()) {
+    this.#now = now;
+  }
+
+  /** Round trip in milliseconds, the shortest of the last ones; undefined until one was measured. */
+  get rttMs(): number | undefined {
+    return this.#rtts.length === 0 ? undefined : Math.max(MIN_RTT_MS, Math.min(...this.#rtts));
+  }
+
+  /** Bytes per millisecond, the most of the last ones; undefined until it was measured. */
+  get bytesPerMs(): number | undefined {
+    return this.#rates.length === 0 ? undefined : Math.max(...this.#rates);
+  }
+
+  /** Bytes that the link carries during one round trip: what a gap or a batch may be before a request of its own is cheaper. */
+  get product(): number {
+    const { rttMs, bytesPerMs } = this;
+    if (rttMs === undefined || bytesPerMs === undefined) return UNKNOWN_BDP;
+    return Math.min(MAX_BDP, rttMs * bytesPerMs);
+  }
+
+  /** True once both estimates have been measured. */
+  get known(): boolean {
+    return this.#rtts.length > 0 && this.#rates.length > 0;
+  }
+
+  /** A request starts. @param bytes that it asks for; @param urgent somebody waits for it */
+  start(bytes: number, urgent: boolean): Transfer {
+    const sent = this.#now();
+    let answered = 0;
+    let receivedBefore = 0;
+    let got = 0;
+    let over = false;
+    this.#outstanding += bytes;
+    if (urgent) this.#urgent++;
+    else this.#speculative++;
+    return {
+      answered: () => {
+        answered = this.#now();
+        this.#keep(this.#rtts, answered - sent);
+      },
+      progress: (total) => {
+        const more = Math.max(0, Math.min(total, bytes) - got);
+        // what comes with the headers had been on its way before: it says nothing about the rate
+        if (got === 0) {
+          answered = this.#now();
+          receivedBefore = this.#received + more;
+        }
+        got += more;
+        this.#received += more;
+        this.#outstanding -= more;
+        this.#serve();
+      },
+      end: (ok) => {
+        if (over) return;
+        over = true;
+        const now = this.#now();
+        this.#outstanding -= bytes - got;
+        if (urgent) {
+          this.#urgent--;
+          this.#lastUrgent = now;
+        } else this.#speculative--;
+        const during = this.#received - receivedBefore;
+        if (ok && got >= MIN_BODY && during > 0)
+          this.#keep(this.#rates, during / Math.max(MIN_BODY_MS, now - answered));
+        this.#serve();
+      },
+    };
+  }
+
+  #keep(samples: number[], value: number): void {
+    samples.push(value);
+    if (samples.length > SAMPLES) samples.shift();
+  }
+
+  /**
+   * Wait until the link has room for work that nobody waits for. Newer requests of one urgency go first: what a reader
+   * touched last is what it needs next.
+   *
+   * @returns to be called when the request has been started
+   */
+  admit(bytes: number, urgency: Urgency, signal?: AbortSignal): Promise<() => void> {
+    return new Promise((resolve, reject) => {
+      const onAbort = (): void => waiting.refuse(signal?.reason);
+      const leave = (): void => {
+        signal?.removeEventListener('abort', onAbort);
+        const at = this.#waiting.indexOf(waiting);
+        if (at >= 0) this.#waiting.splice(at, 1);
+      };
+      const waiting: Waiting = {
+        bytes,
+        urgency,
+        admit: () => {
+          leave();
+          this.#admitted += bytes;
+          let done = false;
+          resolve(() => {
+            if (done) return;
+            done = true;
+            this.#admitted -= bytes;
+            this.#serve();
+          });
+        },
+        refuse: (reason) => {
+          leave();
+          reject(reason instanceof Error ? reason : new Error(String(reason)));
+        },
+      };
+      if (signal?.aborted === true) return onAbort();
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#waiting.unshift(waiting);
+      this.#serve();
+    });
+  }
+
+  /** True when work of this size may start now. */
+  #hasRoom({ bytes, urgency }: Waiting): boolean {
+    const busy = this.#outstanding + this.#admitted;
+    const { product } = this;
+    // with a reader on the link: only what fits into the round trip that it waits for anyway
+    if (this.#urgent > 0) return this.known && busy + bytes <= product && urgency === Urgency.readAhead;
+    const idle = this.#speculative === 0 && this.#admitted === 0;
+    if (idle) return true;
+    const quiet = this.#now() - this.#lastUrgent > ACTIVE_MS;
+    if (urgency === Urgency.prefetch && !quiet) return false;
+    return busy + bytes <= 2 * product;
+  }
+
+  #serve(): void {
+    for (const urgency of [Urgency.readAhead, Urgency.prefetch]) {
+      for (;;) {
+        const next = this.#waiting.find((one) => one.urgency === urgency);
+        if (next === undefined) break;
+        if (!this.#hasRoom(next)) {
+          this.#later();
+          return;
+        }
+        next.admit();
+      }
+    }
+  }
+
+  /** Bulk work gets more room once readers are quiet: look again then. */
+  #later(): void {
+    if (this.#timer !== undefined) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      if (this.#waiting.length > 0) this.#serve();
+    }, ACTIVE_MS);
+    this.#timer.unref();
+  }
+
+  /** Nobody is admitted any more. */
+  close(reason: Error): void {
+    clearTimeout(this.#timer);
+    for (const waiting of this.#waiting.slice()) waiting.refuse(reason);
+  }
+}
