@@ -21,8 +21,9 @@ import { LocalReader, MISS } from './local-reader.ts';
 import { checkCache, openOne, prepareWorkDir, type OpenBlob } from './open-blobs.ts';
 import { openBootstrap, type OpenedBootstrap } from './open.ts';
 import { Prefetcher } from './prefetch.ts';
+import { LinkReadAhead } from './link-read-ahead.ts';
 import { ReadAhead } from './read-ahead.ts';
-import { planRead, type ReadPiece } from './read-plan.ts';
+import { chunksOfFile, planRead, type ReadPiece } from './read-plan.ts';
 
 /** Decode threads of one instance at most: more than cores only add memory. */
 const MAX_DECODE_THREADS = 4;
@@ -64,7 +65,7 @@ export class RafsInstance {
   readonly #batch: number;
   readonly #prefetcher: Prefetcher;
   /** by blob index; none where nothing can be kept, or `batch_size` is 0 */
-  readonly #ahead: (ReadAhead | undefined)[];
+  readonly #ahead: (ReadAhead | LinkReadAhead | undefined)[];
   /** readers that wait for a fetch */
   #waiting = 0;
   #userBytes = 0;
@@ -107,11 +108,12 @@ export class RafsInstance {
     };
     this.#local = new LocalReader(this.share, this.image);
     const positions = new Int32Array(this.share.positions);
-    this.#ahead = parts.blobs.map((blob, index) =>
-      blob !== undefined && blob.cache.mode === 'plain' && rafs.batch_size > 0
-        ? new ReadAhead(blob.cache, positions, index)
-        : undefined,
-    );
+    this.#ahead = parts.blobs.map((blob, index) => {
+      if (blob === undefined || blob.cache.mode !== 'plain' || rafs.batch_size === 0) return undefined;
+      const { link } = blob.cache;
+      if (link === undefined) return new ReadAhead(blob.cache, positions, index);
+      return new LinkReadAhead(blob.cache, link, positions, index);
+    });
     this.#prefetcher = new Prefetcher({
       image: this.image,
       blobs: parts.blobs,
@@ -294,7 +296,8 @@ export class RafsInstance {
           : this.#amplify(records, ino, offset, size, pieces, blobIndex);
       const options = { batch: this.#batch, extend: records === undefined, urgent: true, extra };
       const obtaining = cache.obtain(chunks, options, signal);
-      if (missing !== undefined) this.#ahead[blobIndex]?.miss(missing);
+      if (missing !== undefined)
+        this.#ahead[blobIndex]?.miss(missing, chunksOfFile(this.image, ino, blobIndex));
       out.set(blobIndex, await obtaining);
       if (missing !== undefined) this.#ahead[blobIndex]?.fetched(missing);
     });

@@ -6,6 +6,7 @@ import type { Logger } from '../base/log.ts';
 import { S_IFDIR, S_IFMT, S_IFREG } from '../format/flags.ts';
 import { newAttr, newChunkRef, type ChunkRef, type RafsImage } from '../format/image.ts';
 import { FileType6 } from '../format/rafs6/layout.ts';
+import { Urgency } from '../storage/backend/link.ts';
 import type { BlobCache } from '../storage/cache/blob-cache.ts';
 import { mergeChunks, MIN_BATCH, type FetchRange } from '../storage/cache/fetch-plan.ts';
 import type { CacheMeter } from '../storage/cache/meter.ts';
@@ -218,8 +219,11 @@ export class Prefetcher {
     const { meter, isBusy, run } = this.#options;
     this.#stop.signal.throwIfAborted();
     while (this.#running.size >= Math.max(1, run.threads)) await Promise.race(this.#running);
-    while (isBusy() && this.#running.size > 0) await pause(BUSY_POLL_MS);
+    const { link } = cache;
+    if (link === undefined) while (isBusy() && this.#running.size > 0) await pause(BUSY_POLL_MS);
     await this.#throttle(range.end - range.start);
+    // over a network: as fast as readers leave room
+    const admitted = await link?.admit(range.end - range.start, Urgency.prefetch, this.#stop.signal);
     this.#stop.signal.throwIfAborted();
     meter.prefetchRequests++;
     meter.prefetchBytes += range.end - range.start;
@@ -234,6 +238,8 @@ export class Prefetcher {
         meter.prefetchMillis += performance.now() - started;
       });
     this.#running.add(fetching);
+    await yieldTurn();
+    admitted?.();
   }
 
   async #throttle(bytes: number): Promise<void> {

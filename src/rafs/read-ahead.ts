@@ -39,8 +39,8 @@ export class ReadAhead {
     if (!this.#running) this.#expected = this.#nextMissing(index);
   }
 
-  /** A reader missed this chunk; call when its fetch has been started. */
-  miss(index: number): void {
+  /** A reader missed this chunk; call when its fetch has been started. @param _file a disk costs nothing to ask again */
+  miss(index: number, _file?: unknown): void {
     if (index !== this.#expected || this.#running || this.#stopped) return;
     Atomics.store(this.#positions, this.#blobIndex, index);
     this.#running = true;

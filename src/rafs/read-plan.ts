@@ -35,6 +35,27 @@ export function findChunk(
   return low;
 }
 
+/**
+ * Chunk indexes of a file where they lie together in one blob, as builders write them.
+ *
+ * @returns undefined for a file without chunks, one that is spread over blobs, or one whose chunks lie apart
+ */
+export function chunksOfFile(
+  image: RafsImage,
+  ino: number,
+  blobIndex: number,
+): { first: number; end: number } | undefined {
+  const count = image.chunkCount(ino);
+  if (count === 0) return undefined;
+  const ref = newChunkRef();
+  image.chunk(ino, 0, ref);
+  const { blobIndex: blob, chunkIndex: first } = ref;
+  image.chunk(ino, count - 1, ref);
+  const end = ref.chunkIndex + 1;
+  const together = end > first && end - first <= 2 * count;
+  return blob === blobIndex && ref.blobIndex === blobIndex && together ? { first, end } : undefined;
+}
+
 /** A piece of a file range: part of one chunk. */
 export interface ReadPiece {
   ref: ChunkRef;

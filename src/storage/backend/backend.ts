@@ -6,6 +6,7 @@ import type { BackendConfig } from '../config.ts';
 import { HttpProxyBackend, readHttpProxyConfig } from './http-proxy.ts';
 import { LocaldiskBackend, readLocaldiskConfig } from './localdisk.ts';
 import { LocalfsBackend } from './localfs.ts';
+import type { Link } from './link.ts';
 import type { BackendMeter } from './meter.ts';
 import { OssBackend, readOssConfig, readS3Config, S3Backend } from './object-store.ts';
 import { RegistryBackend } from './registry.ts';
@@ -32,6 +33,8 @@ export interface BlobReader {
    * instead of calling `read`; they tell `note` about it.
    */
   readonly fd: number;
+  /** the network between, for blobs behind one */
+  readonly link?: Link | undefined;
   /** Bytes of the blob. */
   size(): Promise<number>;
   /**

@@ -11,6 +11,7 @@ import type { Backend, BackendSetting, BlobReader, ReadHow } from './backend.ts'
 import { readCaFiles, type HttpConfig } from './http-config.ts';
 import { readRange, sizeByHead, type Asked, type RangeTarget } from './http-range.ts';
 import { HttpRoute, USER_AGENT } from './http-route.ts';
+import { Link } from './link.ts';
 import { BackendMeter } from './meter.ts';
 import { isOutage, OutageGate } from './outage.ts';
 
@@ -124,6 +125,10 @@ class HttpReader implements BlobReader {
     this.#backend = backend;
   }
 
+  get link(): Link {
+    return this.#backend.link;
+  }
+
   async size(): Promise<number> {
     this.#size ??= await this.#backend.sizeOf(this.blobId);
     return this.#size;
@@ -147,6 +152,7 @@ class HttpReader implements BlobReader {
 export class HttpBackend implements Backend {
   readonly type: string;
   readonly meter = new BackendMeter();
+  readonly link = new Link();
   readonly #options: HttpBackendOptions;
   readonly #random: () => number;
   readonly #clock: () => number;
@@ -245,10 +251,20 @@ export class HttpBackend implements Backend {
       run: async (attempt) => {
         const started = performance.now();
         let got = -1;
+        const before = target.done;
+        const transfer = this.link.start(bytes.length - before);
+        const { progress } = target;
+        target.answered = () => transfer.answered();
+        target.progress = (done) => {
+          transfer.progress(done - before);
+          progress?.(done);
+        };
         try {
           await readRange((method, headers) => this.#origin.ask(method, blobId, headers, attempt), target);
           got = target.done;
         } finally {
+          target.progress = progress;
+          transfer.end(got >= 0);
           const millis = performance.now() - started;
           this.meter.record(got, millis);
           if (millis > (bytes.length > LARGE ? SLOW_LARGE_MS : SLOW_MS)) {
@@ -376,6 +392,7 @@ export class HttpBackend implements Backend {
     const reason = new BackendError('the backend is closed');
     this.#closing.abort(reason);
     this.#gate.close(reason);
+    this.link.close(reason);
   }
 
   async close(): Promise<void> {

@@ -13,8 +13,8 @@ const MIN_RTT_MS = 1;
 const UNKNOWN_BDP = 256 * 1024;
 /** Largest product that is believed, so that one odd sample cannot flood a link. */
 const MAX_BDP = 16 * 1024 * 1024;
-/** After the last read that somebody waited for, bulk work stays modest for this long. */
-const ACTIVE_MS = 500;
+/** Part of a round trip that the link may be taken ahead of time, so that it does not run dry. */
+const SLACK = 1 / 8;
 
 /** Who wants the link, most urgent first. */
 export const Urgency = {
@@ -53,10 +53,10 @@ export class Link {
   #outstanding = 0;
   /** bytes of admitted work whose request has not started yet */
   #admitted = 0;
-  #urgent = 0;
-  #speculative = 0;
+  #requests = 0;
   #received = 0;
-  #lastUrgent = -Infinity;
+  /** when the far end has sent all that was asked for, if the estimates hold */
+  #freeAt = 0;
   #timer: NodeJS.Timeout | undefined;
 
   /** @param now clock in milliseconds */
@@ -86,16 +86,16 @@ export class Link {
     return this.#rtts.length > 0 && this.#rates.length > 0;
   }
 
-  /** A request starts. @param bytes that it asks for; @param urgent somebody waits for it */
-  start(bytes: number, urgent: boolean): Transfer {
+  /** A request starts. @param bytes that it asks for */
+  start(bytes: number): Transfer {
     const sent = this.#now();
     let answered = 0;
     let receivedBefore = 0;
     let got = 0;
     let over = false;
     this.#outstanding += bytes;
-    if (urgent) this.#urgent++;
-    else this.#speculative++;
+    this.#requests++;
+    this.#freeAt = Math.max(this.#freeAt, sent) + bytes / (this.bytesPerMs ?? Infinity);
     return {
       answered: () => {
         answered = this.#now();
@@ -118,10 +118,8 @@ export class Link {
         over = true;
         const now = this.#now();
         this.#outstanding -= bytes - got;
-        if (urgent) {
-          this.#urgent--;
-          this.#lastUrgent = now;
-        } else this.#speculative--;
+        // nothing is on its way: the model starts anew
+        if (--this.#requests === 0) this.#freeAt = now;
         const during = this.#received - receivedBefore;
         if (ok && got >= MIN_BODY && during > 0)
           this.#keep(this.#rates, during / Math.max(MIN_BODY_MS, now - answered));
@@ -175,40 +173,36 @@ export class Link {
     });
   }
 
-  /** True when work of this size may start now. */
-  #hasRoom({ bytes, urgency }: Waiting): boolean {
-    const busy = this.#outstanding + this.#admitted;
-    const { product } = this;
-    // with a reader on the link: only what fits into the round trip that it waits for anyway
-    if (this.#urgent > 0) return this.known && busy + bytes <= product && urgency === Urgency.readAhead;
-    const idle = this.#speculative === 0 && this.#admitted === 0;
-    if (idle) return true;
-    const quiet = this.#now() - this.#lastUrgent > ACTIVE_MS;
-    if (urgency === Urgency.prefetch && !quiet) return false;
-    return busy + bytes <= 2 * product;
+  /**
+   * Milliseconds until work of this size may start. It is asked for just in time: when the far end has sent what readers wait
+   * for, its bytes follow. So a reader who comes next waits for one such piece at most, and the link does not idle.
+   */
+  #roomIn(bytes: number): number {
+    if (this.#requests === 0 && this.#admitted === 0) return 0;
+    const { rttMs, product } = this;
+    if (rttMs === undefined || !this.known) return Infinity;
+    // slower than estimated: what is under way has to arrive first
+    if (this.#outstanding + this.#admitted + bytes > 2 * product + bytes / 2) return Infinity;
+    const admitted = this.#admitted / (this.bytesPerMs ?? Infinity);
+    return Math.max(0, Math.max(this.#freeAt, this.#now()) + admitted - rttMs * SLACK - this.#now());
   }
 
   #serve(): void {
-    for (const urgency of [Urgency.readAhead, Urgency.prefetch]) {
-      for (;;) {
-        const next = this.#waiting.find((one) => one.urgency === urgency);
-        if (next === undefined) break;
-        if (!this.#hasRoom(next)) {
-          this.#later();
-          return;
-        }
-        next.admit();
-      }
+    for (;;) {
+      const next =
+        this.#waiting.find(({ urgency }) => urgency === Urgency.readAhead) ??
+        this.#waiting.find(({ urgency }) => urgency === Urgency.prefetch);
+      if (next === undefined) return;
+      const wait = this.#roomIn(next.bytes);
+      // without a time it is looked at again when something has arrived
+      if (wait > 0) return wait === Infinity ? undefined : this.#later(wait);
+      next.admit();
     }
   }
 
-  /** Bulk work gets more room once readers are quiet: look again then. */
-  #later(): void {
-    if (this.#timer !== undefined) return;
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
-      if (this.#waiting.length > 0) this.#serve();
-    }, ACTIVE_MS);
+  #later(millis: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#serve(), Math.ceil(millis));
     this.#timer.unref();
   }
 

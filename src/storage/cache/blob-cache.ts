@@ -2,6 +2,7 @@
 // anybody sees them, written, marked ready in this process, and marked in the file once the data is flushed.
 // Source: blob-and-cache.md 17, 18.
 import { BackendError, IntegrityError } from '../../base/errors.ts';
+import type { Link } from '../backend/link.ts';
 import { CacheHealth } from './cache-health.ts';
 import { ChunkFetcher, type FetcherOptions, type JobEnd } from './chunk-fetcher.ts';
 import type { ChunkMap } from './chunk-map.ts';
@@ -9,7 +10,7 @@ import type { ChunkTable } from './chunk-table.ts';
 import type { DataFile } from './data-file.ts';
 import type { DecodeTarget } from './decode.ts';
 import { JOB_BYTES } from './decode-plan.ts';
-import { extendRange, mergeChunks, rangeOf, type FetchRange } from './fetch-plan.ts';
+import { extendRange, mergeChunks, rangeOf, reachOf, type FetchRange } from './fetch-plan.ts';
 import { KeptChunks } from './kept-chunks.ts';
 import { Publisher } from './publisher.ts';
 import { withSignal } from './with-signal.ts';
@@ -90,6 +91,11 @@ export class BlobCache {
     if (reloading === undefined) return false;
     await this.#setTable(reloading);
     return true;
+  }
+
+  /** The network that missing chunks come over; undefined where they are local. */
+  get link(): Link | undefined {
+    return this.#options.reader?.link;
   }
 
   /** Chunks on their way. */
@@ -191,8 +197,9 @@ export class BlobCache {
     const extra = isWritable ? (options.extra ?? []) : [];
     const missing = [...new Set([...wanted, ...extra])].filter((index) => !pending.has(index));
     const chunks = missing.filter((index) => !this.refresh(table, index));
-    for (const range of mergeChunks(table, chunks, Math.max(options.batch, 1))) {
-      const todo = options.extend && isWritable ? this.#extend(table, range, options.batch) : range;
+    const reach = reachOf(Math.max(options.batch, 1), this.link);
+    for (const range of mergeChunks(table, chunks, Math.max(options.batch, 1), reach.gap)) {
+      const todo = options.extend && isWritable ? this.#extend(table, range, reach.batch) : range;
       const fresh = todo.chunks.filter((index) => !pending.has(index));
       if (fresh.length > 0)
         void fetcher.fetch(table, rangeOf(table, fresh), wantedSet, { urgent: options.urgent });

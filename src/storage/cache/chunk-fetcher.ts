@@ -23,6 +23,7 @@ import type { CacheMeter } from './meter.ts';
 import type { Publisher } from './publisher.ts';
 import { RecentChunks } from './recent-chunks.ts';
 import { SealedTable } from './sealed-table.ts';
+import { StreamedRange } from './streamed-range.ts';
 
 export interface FetcherOptions {
   blobId: string;
@@ -97,13 +98,13 @@ export class ChunkFetcher {
   /** Fetch a range in jobs: the ones a reader waits for first. */
   fetch(table: ChunkTable, range: FetchRange, wanted: ReadonlySet<number>, how: FetchHow): Promise<JobEnd>[] {
     const { reader } = this.#options;
-    const parts = splitRange(table, range);
+    const parts = splitRange(table, range, wanted);
     const local = reader !== undefined && reader.fd >= 0;
-    const whole = local || reader === undefined ? undefined : this.#readRange(reader, range, !how.urgent);
+    const stream = local || reader === undefined ? undefined : this.#stream(reader, range, !how.urgent);
     const isWanted = (part: FetchRange): boolean => part.chunks.some((index) => wanted.has(index));
     const ordered = [...parts.filter(isWanted), ...parts.filter((part) => !isWanted(part))];
     return ordered.map((part) => {
-      const bytes = whole?.then((all) => all.subarray(part.start - range.start, part.end - range.start));
+      const bytes = stream?.part(part.start - range.start, part.end - range.start);
       const end = this.#runPart(table, part, wanted, { ...how, urgent: how.urgent && isWanted(part) }, bytes);
       return this.#settle(part.chunks, end, how.past);
     });
@@ -120,17 +121,11 @@ export class ChunkFetcher {
     for (const [index, bytes] of plain) this.recent.add(index, bytes);
   }
 
-  async #readRange(reader: BlobReader, range: FetchRange, prefetch: boolean): Promise<Uint8Array> {
+  #stream(reader: BlobReader, range: FetchRange, prefetch: boolean): StreamedRange {
+    const { meter } = this.#options;
     const length = range.end - range.start;
-    this.#options.meter.buffered += length;
-    try {
-      const bytes = await reader.read(range.start, length, undefined, { prefetch });
-      const shared = new Uint8Array(new SharedArrayBuffer(bytes.length));
-      shared.set(bytes);
-      return shared;
-    } finally {
-      this.#options.meter.buffered -= length;
-    }
+    meter.buffered += length;
+    return new StreamedRange(reader, range.start, length, prefetch, () => (meter.buffered -= length));
   }
 
   async #runPart(

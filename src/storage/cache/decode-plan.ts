@@ -9,16 +9,22 @@ import { rangeOf, type FetchRange } from './fetch-plan.ts';
 export const JOB_BYTES = MIB;
 
 /**
- * Cut a range into jobs. A batch of small chunks is never cut: it is decoded as one.
+ * Cut a range into jobs. A batch of small chunks is never cut: it is decoded as one. Behind the last chunk that somebody waits
+ * for a job ends: it is answered before the rest has arrived.
  */
-export function splitRange(table: ChunkTable, range: FetchRange): FetchRange[] {
+export function splitRange(
+  table: ChunkTable,
+  range: FetchRange,
+  wanted: ReadonlySet<number> = new Set(),
+): FetchRange[] {
+  const lastWanted = range.chunks.findLast((index) => wanted.has(index));
   const parts: number[][] = [];
   let current: number[] = [];
   let size = 0;
   let unit = -1;
   for (const index of range.chunks) {
     const sameBatch = table.isBatched(index) && table.storedOffset(index) === unit;
-    if (size >= JOB_BYTES && !sameBatch) {
+    if ((size >= JOB_BYTES || current.at(-1) === lastWanted) && current.length > 0 && !sameBatch) {
       parts.push(current);
       current = [];
       size = 0;

@@ -66,7 +66,8 @@ test('extendRange: takes what ends inside the batch, drops what is not missing',
   assert.deepEqual(extend([1], 1000), [1, 2, 3, 4]);
   assert.deepEqual(extend([0], 50), [0], 'a wanted chunk is taken whatever its size');
   assert.deepEqual(extend([0], 1000, [2, 4]), [0, 1, 3]);
-  assert.deepEqual(extend([0, 4], 150), [0, 4]);
+  assert.deepEqual(extend([0, 3], 150), [0, 1, 2, 3], 'what lies between is fetched in any case');
+  assert.deepEqual(extend([0, 3], 150, [1]), [0, 2, 3]);
 });
 
 test('extendRange: a batch comes whole, and the next one only when it fits', () => {

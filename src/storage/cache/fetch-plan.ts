@@ -1,10 +1,37 @@
 // Which chunks are fetched together: merging of adjoining chunks into one ranged request, and the chunks that come along
 // when a reader misses. Pure functions over a chunk table. Source: blob-and-cache.md 18.3 and 18.5.
+import type { Link } from '../backend/link.ts';
 import type { ChunkTable } from './chunk-table.ts';
 import { storedEnd } from './chunk-table.ts';
 
 /** Smallest batch: what a reader misses is extended to this much at least. */
 export const MIN_BATCH = 128 * 1024;
+
+/** Smallest extension of a read over a network. */
+const MIN_LINKED_BATCH = 64 * 1024;
+
+/** How far requests may reach: upstream's constants, or what the network between makes worth while. */
+export interface Reach {
+  /** stored bytes that a request is extended to */
+  batch: number;
+  /** stored bytes between two wanted chunks that are fetched along rather than asked around */
+  gap: number;
+}
+
+/**
+ * A gap costs its bytes, a request of its own costs a round trip: what the link carries meanwhile is where they meet. What
+ * follows a wanted chunk is fetched along for half of that, behind the wanted bytes, where it delays nobody for long.
+ *
+ * @param batch `batch_size` of the configuration, the most that a request is extended to
+ */
+export function reachOf(batch: number, link: Link | undefined): Reach {
+  const gap = Math.floor(batch / 128);
+  if (link === undefined || !link.known) return { batch, gap };
+  return {
+    batch: Math.min(batch, Math.max(MIN_LINKED_BATCH, link.product / 2)),
+    gap: Math.max(gap, Math.min(batch, link.product)),
+  };
+}
 
 /** Chunks of one ranged request, in order of their stored offsets. */
 export interface FetchRange {
@@ -28,9 +55,14 @@ function continues(table: ChunkTable, previous: number, next: number, gap: numbe
  *
  * @param chunks in the order they are wanted
  * @param batch  a range is closed once it holds this many stored bytes
+ * @param gap    stored bytes between two chunks that may be fetched in vain
  */
-export function mergeChunks(table: ChunkTable, chunks: readonly number[], batch: number): FetchRange[] {
-  const gap = Math.floor(batch / 128);
+export function mergeChunks(
+  table: ChunkTable,
+  chunks: readonly number[],
+  batch: number,
+  gap: number = Math.floor(batch / 128),
+): FetchRange[] {
   const ranges: FetchRange[] = [];
   let current: FetchRange | undefined;
   let size = 0;
@@ -72,7 +104,8 @@ export function extendRange(
   const fetchEnd = table.storedOffset(index) + Math.max(batch, 0);
   const taken: number[] = [];
   for (; index < table.count; index++) {
-    const inside = storedEnd(table, index) <= fetchEnd;
+    // what lies in a gap is fetched in any case
+    const inside = storedEnd(table, index) <= Math.max(fetchEnd, range.end);
     const sameUnit = table.isBatched(index) && table.storedOffset(index) === unit;
     if (!wanted.has(index) && !sameUnit && !inside) {
       if (index > lastWanted) break;
