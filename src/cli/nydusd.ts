@@ -26,7 +26,14 @@ export const nydusd = program({
   summary: 'Serve RAFS images to the kernel',
   options: fuseOptions,
   examples: EXAMPLES,
-  subcommands: { fuse: { summary: fuse.summary, load: async () => fuse } },
+  subcommands: {
+    fuse: { summary: fuse.summary, load: async () => fuse },
+    doctor: {
+      summary: 'Show what works on this machine, what does not, and what to do',
+      load: async () => (await import('./nydusd-doctor.ts')).doctor,
+      standalone: true,
+    },
+  },
   refusedSubcommands: {
     singleton: 'the shared blob cache comes with a later release',
     virtiofs: 'virtio-fs comes with a later release',

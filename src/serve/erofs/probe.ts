@@ -26,7 +26,7 @@ const PATIENCE_MS = 3000;
 const HINTS: Record<string, string> = {
   EPERM: 'run as root, or with CAP_SYS_ADMIN',
   EINVAL: 'Linux 6.14 or later is needed',
-  EOPNOTSUPP: 'put the cache (work_dir) on ext4, xfs or btrfs',
+  ENOTSUP: 'put the cache (work_dir) on ext4, xfs or btrfs',
   ENODEV: 'the kernel has no EROFS: modprobe erofs',
   ENOTBLK: 'Linux 6.12 or later is needed, with EROFS_FS_BACKED_BY_FILE',
 };
