@@ -49,6 +49,7 @@ export class KernelSession implements MountSession<RafsInstance> {
   #name: DriverInfo['name'] = 'fanotify';
   #resolveEnded: () => void = () => {};
   #detached = false;
+  #kernelRefused = false;
   #stopped: Promise<void> | undefined;
 
   /**
@@ -92,6 +93,8 @@ export class KernelSession implements MountSession<RafsInstance> {
 
   async attach(mountpoint: string, target: Target, options: AttachOptions): Promise<void> {
     if (this.#mount !== undefined) throw occupied();
+    const { files, pattern, latest } = options.accounting;
+    if (this.#options.driver === 'auto' && (files || pattern || latest)) await this.#wantAccounting();
     if (this.#fuse === undefined && !(await this.#attachToKernel(mountpoint, target))) {
       this.#fuse = await this.#options.fuse();
       void this.#fuse.ended.then(() => this.#resolveEnded());
@@ -99,8 +102,18 @@ export class KernelSession implements MountSession<RafsInstance> {
     await this.#fuse?.attach(mountpoint, target, options);
   }
 
+  /** What files are read is counted where requests come to us; the kernel's own reads do not. */
+  async #wantAccounting(): Promise<void> {
+    await this.#service?.unmountAll(0);
+    this.#service = undefined;
+    this.#kernelRefused = true;
+    for (const name of ['fanotify', 'fileio'] as const)
+      this.#refuse(name, new UsageError('the configuration asks which files are read, which only FUSE sees'));
+  }
+
   async #attachToKernel(place: string, target: Target): Promise<boolean> {
     const { driver, record, logger } = this.#options;
+    if (this.#kernelRefused) return false;
     for (const name of ['fanotify', 'fileio'] as const) {
       if (driver !== 'auto' && driver !== name) continue;
       if (name === 'fanotify' && this.#service === undefined) continue; // refused already

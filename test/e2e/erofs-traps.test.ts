@@ -239,7 +239,6 @@ test(
     copyFileSync('/bin/bash', join(image.source, 'shell'));
     const other = join(dir, 'other');
     mkdirSync(other);
-    const { nydusImage } = await import('../support/programs.ts');
     const bootstrap = join(dir, 'boot2');
     nydusImage([
       'create',
