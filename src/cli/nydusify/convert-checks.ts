@@ -48,6 +48,8 @@ export interface ConvertPlan {
   source: Place;
   target: Place;
   plainHttp: boolean;
+  /** from nydus to OCI, with layers compressed like this */
+  reverse: 'gzip' | 'zstd' | undefined;
   /** prefetch list still to be read from stdin */
   patternsFromStdin: boolean;
   options: ConvertOptions;
@@ -185,6 +187,11 @@ function prefetchDirectory(path: string | undefined): string[] {
   return [path.replace(/(?<=.)\/+$/, '')];
 }
 
+/** Layers are gzipped unless the command line says otherwise: the default of the flag is about chunks. */
+function reverseCompression(values: FlagValues): 'gzip' | 'zstd' {
+  return values.isSet('compressor') && values.text('compressor') === 'zstd' ? 'zstd' : 'gzip';
+}
+
 /**
  * What a parsed command line asks for.
  *
@@ -217,6 +224,7 @@ export function checkConvert(values: FlagValues): ConvertPlan {
     );
   const builder = given(values, 'nydus-image');
   return {
+    reverse: values.on('reverse') ? reverseCompression(values) : undefined,
     backend,
     backendForcePush: values.on('backend-force-push'),
     builder: builder === 'nydus-image' ? undefined : builder,

@@ -2,7 +2,15 @@
 import { resolve } from 'node:path';
 import { versionInfo } from '../../base/version.ts';
 import { writeWholeFile } from '../../build/blob-output.ts';
-import { convertImage, newMetrics, type ConvertAids, type ConvertMetrics } from '../../convert/convert.ts';
+import {
+  convertImage,
+  newMetrics,
+  type ConvertAids,
+  type ConvertMetrics,
+  type ConvertOptions,
+} from '../../convert/convert.ts';
+import type { Descriptor } from '../../convert/oci.ts';
+import type { ReverseContext } from '../../convert/reverse/reverse.ts';
 import { openLocalSource } from '../../convert/open-source.ts';
 import type { ImageSource } from '../../convert/source.ts';
 import { archiveTarget } from '../../convert/target-archive.ts';
@@ -154,6 +162,18 @@ async function openTarget(ctx: NydusifyContext, plan: ConvertPlan, run: RunDirec
   }
 }
 
+async function reversed(
+  { platforms }: ConvertOptions,
+  compression: 'gzip' | 'zstd',
+  source: ImageSource,
+  target: ImageTarget,
+  context: ReverseContext,
+  metrics: ConvertMetrics,
+): Promise<Descriptor> {
+  const { reverseImage } = await import('../../convert/reverse/reverse.ts');
+  return reverseImage({ platforms, compression }, source, target, context, metrics);
+}
+
 async function convert(
   ctx: NydusifyContext,
   plan: ConvertPlan,
@@ -173,9 +193,11 @@ async function convert(
         workDir: run.scratch,
         state: run.state,
       };
-      const root = await withAids(ctx, plan, run, (aids) =>
-        convertImage(plan.options, source, target, context, metrics, aids),
-      );
+      const root = await (plan.reverse === undefined
+        ? withAids(ctx, plan, run, (aids) =>
+            convertImage(plan.options, source, target, context, metrics, aids),
+          )
+        : reversed(plan.options, plan.reverse, source, target, context, metrics));
       ctx.log.debug(`published ${root.digest} as ${plan.target.reference} in ${target.name}`);
     } finally {
       view.stop();

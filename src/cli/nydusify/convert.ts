@@ -134,8 +134,7 @@ export const convertFlags = {
   reverse: {
     type: 'flag',
     env: 'REVERSE',
-    refused: 'it comes with a later version',
-    help: 'from nydus to OCI',
+    help: 'turn a nydus image back into an OCI image; layers are gzipped, or zstd with --compressor zstd',
   },
   ...backendFlags('', 'where the blobs go instead of into the image'),
   'backend-force-push': {

@@ -99,7 +99,6 @@ describe('runNydusify', () => {
     const both = ['convert', '--source', 'a', '--source-archive', tempDir(t), '--target', 'b'];
     const cases: [string[], string][] = [
       [['--oci-ref'], 'oci-ref'],
-      [['--reverse=true'], 'reverse'],
       [['--source-backend-type', 'modelfile'], 'source-backend-type'],
     ];
     for (const [flags, name] of cases) {
