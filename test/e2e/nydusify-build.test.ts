@@ -1,6 +1,8 @@
 // nydusify build: bootstrap and blob from a directory, on top of a parent, with a dictionary, into a backend.
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { nydusImage } from '../support/programs.ts';
@@ -73,6 +75,41 @@ test('nydusify build: pushes to a directory of blobs, prefixes before the names'
   assert.equal(sha256(readFileSync(join(dir, 'store', `b-${id}`))), id);
 });
 
+test('nydusify build: pushes to an object store, the bootstrap last', async (t) => {
+  const dir = tempDir(t);
+  const objects = new Map<string, Buffer>();
+  const server = createServer((request, response) => {
+    const pieces: Buffer[] = [];
+    request.on('data', (piece: Buffer) => pieces.push(piece));
+    request.on('end', () => {
+      const path = (request.url ?? '').split('?')[0] ?? '';
+      if (request.method === 'PUT') objects.set(path, Buffer.concat(pieces));
+      const status = request.method === 'PUT' ? 200 : 404;
+      response.writeHead(status, { ETag: '"x"', 'Content-Length': 0 }).end();
+    });
+  });
+  await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const { port } = server.address() as AddressInfo;
+  const config = join(dir, 'config.json');
+  const keys = { access_key_id: 'id', access_key_secret: 'secret', region: 'here', bucket_name: 'bucket' };
+  const place = { scheme: 'http', endpoint: `127.0.0.1:${port}`, meta_prefix: 'meta/', blob_prefix: 'blob/' };
+  writeFileSync(config, JSON.stringify({ ...keys, ...place }));
+  const out = join(dir, 'out');
+  const backend = ['--backend-push', '--backend-type', 's3', '--backend-config-file', config];
+  const source = tree(join(dir, 'source'), { big });
+  const result = await nydusify(['build', '--source-dir', source, '-o', out, '--name', 'app', ...backend]);
+  assert.equal(result.status, 0, result.stderr);
+  assert.equal(result.stderr.includes('secret'), false);
+  const [id = ''] = blobsOf(out);
+  assert.deepEqual([...objects.keys()], [`/bucket/blob/${id}`, '/bucket/meta/app.meta']);
+  assert.equal(sha256(objects.get(`/bucket/blob/${id}`) ?? Buffer.alloc(0)), id);
+  assert.ok(objects.get('/bucket/meta/app.meta')?.equals(readFileSync(join(out, 'app.meta'))));
+});
+
 test('nydusify build: mistakes', async (t) => {
   const dir = tempDir(t);
   const named = ['--source-dir', dir, '--name', 'app', '-o', join(dir, 'out')];
@@ -85,7 +122,10 @@ test('nydusify build: mistakes', async (t) => {
       [...named, '--backend-push'],
       "backend configuration is empty, please specify option '--backend-config'",
     ],
-    [[...named, '--backend-push', '--backend-config', '{}'], '--backend-push to oss is not supported yet'],
+    [
+      [...named, '--backend-push', '--backend-type', 'localfs', '--backend-config', '{}'],
+      '--backend-config has no dir',
+    ],
   ] as [string[], string][]) {
     assert.equal(fatalOf(await nydusify(['build', ...args])), message);
   }

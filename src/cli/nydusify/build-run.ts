@@ -13,6 +13,10 @@ import { buildFlags } from './build.ts';
 import type { NydusifyContext } from './context.ts';
 import type { Flag } from './flags.ts';
 
+/** Times that a failed upload is tried again, and the first wait; as `convert` has them. */
+const PUSH_RETRIES = 3;
+const PUSH_RETRY_MS = 5000;
+
 function wrong(message: string, hint?: string): UsageError {
   return new UsageError(message, { exitCode: 1, ...(hint === undefined ? {} : { hint }) });
 }
@@ -32,12 +36,8 @@ function pushOf(ctx: NydusifyContext): BackendChoice | undefined {
   if (!ctx.values.on('backend-push')) return undefined;
   const choice = readBackend(ctx.values, '');
   if (choice === undefined) throw wrong('--backend-push needs --backend-type');
-  if (choice.type !== 'localfs')
-    throw wrong(
-      `--backend-push to ${choice.type} is not supported yet`,
-      'push to localfs, then upload the files',
-    );
-  if (typeof choice.config['dir'] !== 'string') throw wrong('--backend-config has no dir');
+  if (choice.type === 'localfs' && typeof choice.config['dir'] !== 'string')
+    throw wrong('--backend-config has no dir');
   return choice;
 }
 
@@ -133,17 +133,61 @@ async function place(from: string, to: string): Promise<void> {
   }
 }
 
-async function push(choice: BackendChoice, plan: Plan, blob: string | undefined): Promise<void> {
+/** Copy into a directory. */
+async function pushLocal(dir: string, files: readonly Pushed[]): Promise<void> {
+  await mkdir(dir, { recursive: true });
+  for (const { prefix, file } of files) await place(file, join(dir, `${prefix}${basename(file)}`));
+}
+
+/** Upload to an object store: one prefix for blobs, one for bootstraps, which are its `object_prefix` in turn. */
+async function pushObjects(
+  ctx: NydusifyContext,
+  choice: BackendChoice,
+  files: readonly Pushed[],
+): Promise<void> {
+  const { objectStore } = await import('../../convert/backend/object-store.ts');
+  const { blob_prefix: _, meta_prefix: __, ...section } = choice.config;
+  for (const { prefix, file } of files) {
+    const store = objectStore({
+      type: choice.type === 's3' ? 's3' : 'oss',
+      config: { ...section, ...(prefix === '' ? {} : { object_prefix: prefix }) },
+      retries: PUSH_RETRIES,
+      retryDelayMs: PUSH_RETRY_MS,
+      logger: ctx.log,
+    });
+    try {
+      const { size } = await stat(file);
+      await store.put(basename(file), file, size, ctx.signal);
+    } finally {
+      await store.close();
+    }
+  }
+}
+
+/** A file and what stands before its name in the backend. */
+interface Pushed {
+  prefix: string;
+  file: string;
+}
+
+async function push(
+  ctx: NydusifyContext,
+  choice: BackendChoice,
+  plan: Plan,
+  blob: string | undefined,
+): Promise<void> {
   const text = (key: string): string => {
     const value = choice.config[key] ?? '';
     if (typeof value === 'string' && !value.includes('\0')) return value;
     throw wrong(`--backend-config: ${key} is no text`);
   };
-  const dir = text('dir');
-  await mkdir(dir, { recursive: true });
   // the bootstrap last: who finds it finds its blob
-  if (blob !== undefined) await place(blob, join(dir, `${text('blob_prefix')}${basename(blob)}`));
-  await place(plan.meta, join(dir, `${text('meta_prefix')}${basename(plan.meta)}`));
+  const files: Pushed[] = [
+    ...(blob === undefined ? [] : [{ prefix: text('blob_prefix'), file: blob }]),
+    { prefix: text('meta_prefix'), file: plan.meta },
+  ];
+  if (choice.type === 'localfs') await pushLocal(text('dir'), files);
+  else await pushObjects(ctx, choice, files);
 }
 
 /** @returns exit status */
@@ -187,7 +231,7 @@ export async function runBuild(ctx: NydusifyContext): Promise<number> {
     blob = join(plan.output, id);
     await rename(plan.blob, blob);
   }
-  if (plan.push !== undefined) await push(plan.push, plan, blob);
+  if (plan.push !== undefined) await push(ctx, plan.push, plan, blob);
   ctx.log.info(`built ${plan.meta}${blob === undefined ? ', no new data' : ` and ${blob}`}`);
   return 0;
 }

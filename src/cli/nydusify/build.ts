@@ -60,13 +60,13 @@ export const buildFlags = {
     type: 'string',
     env: 'BACKEND_TYPE',
     default: 'oss',
-    help: 'the backend: localfs; oss and s3 come with a later version',
+    help: 'the backend: oss, s3 or localfs',
   },
   'backend-config': {
     type: 'string',
     env: 'BACKEND_CONFIG',
     value: 'JSON',
-    help: 'configuration of it: dir, meta_prefix and blob_prefix',
+    help: 'configuration of it, with meta_prefix and blob_prefix beside the usual keys',
   },
   'backend-config-file': {
     type: 'string',
