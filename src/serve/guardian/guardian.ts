@@ -20,7 +20,8 @@ export function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
 }
 
-function startTimeOf(pid: number): string | undefined {
+/** Start time of a process, undefined when it is gone. */
+export function startTimeOf(pid: number): string | undefined {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, 'latin1');
     // the name in parentheses may hold anything; the state follows it, and 19 fields on the start time

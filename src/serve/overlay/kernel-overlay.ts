@@ -1,5 +1,4 @@
 // A writable layer over what is mounted: the kernel's own overlayfs, put on top of it. Decision 0004.
-import { readFileSync } from 'node:fs';
 import { messageOf, UsageError } from '../../base/errors.ts';
 import { makeDirectories } from '../../base/make-directories.ts';
 import {
@@ -28,16 +27,6 @@ function escape(path: string): string {
   return path.replace(/[\\,:]/g, '\\$&');
 }
 
-/** Start time of a process in clock ticks since boot, which with its number names it for ever; '' when it is gone. */
-function startTime(pid: number | 'self'): string {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
-  } catch {
-    return '';
-  }
-}
-
 /**
  * Put a writable layer over a directory. What the kernel asks of the file system below meanwhile, workers of ours may have to answer;
  * they do so without this thread, as no file is read.
@@ -50,7 +39,7 @@ export function mountOverlay(options: OverlayOptions): void {
     for (const dir of [upperDir, workDir]) makeDirectories(dir);
     const layers = `lowerdir=${escape(place)},upperdir=${escape(upperDir)},workdir=${escape(workDir)}`;
     const flags = (writable ? 0 : MS_RDONLY) | MS_NOSUID | MS_NODEV | MS_NOATIME;
-    mount(`${SOURCE}:${process.pid}:${startTime('self')}`, place, 'overlay', flags, layers);
+    mount(`${SOURCE}:${process.pid}:${startTimeOf(process.pid) ?? ''}`, place, 'overlay', flags, layers);
   } catch (error) {
     throw new UsageError(`cannot put the overlay of ${upperDir} over ${place}: ${messageOf(error)}`, {
       cause: error,
@@ -66,6 +55,6 @@ export function unmountOverlay(place: string): void {
 
 /** Whether the mount of a source was made by a daemon that is gone. */
 export function isAbandonedOverlay(source: string): boolean {
-  const [name, pid = '', started] = source.split(':');
-  return name === SOURCE && startTime(Number(pid)) !== started;
+  const [name, pid = '', started = ''] = source.split(':');
+  return name === SOURCE && !isAlive({ pid: Number(pid), startTime: started });
 }

@@ -3,6 +3,7 @@
 import { constants } from 'node:os';
 import { allocateMemory } from '../../native/memory.ts';
 import { O_CLOEXEC, O_PATH, openAt, closeFd, statxAt, STATX_SIZE } from '../../native/at-calls.ts';
+import { S_IFDIR, S_IFMT, S_IFREG } from '../../format/flags.ts';
 import type { Exchange } from '../exchange.ts';
 import { ROOT_NODEID } from '../opcodes.ts';
 import { attr, entryOut, inHeader, offsetsOf, outHeader } from '../protocol.ts';
@@ -99,6 +100,14 @@ export class PassthroughContext {
     for (let i = 0; i < digits.length; i++) bytes[PROC.length + i] = digits.charCodeAt(i);
     bytes[PROC.length + digits.length] = 0;
     return address;
+  }
+
+  /** Open a file or directory again, with other flags. What else there is the kernel opens itself, and opening a FIFO would wait. */
+  reopenFile(fd: number, flags: number): number {
+    const problem = this.stat(fd, this.emptyName);
+    if (problem < 0) return problem;
+    const type = this.mode & S_IFMT;
+    return type === S_IFREG || type === S_IFDIR ? this.reopen(fd, flags) : -EINVAL;
   }
 
   /** Open the inode behind a descriptor again, with other flags: the new descriptor, or minus an errno. */

@@ -56,7 +56,7 @@ function withFile(
   if (handle > 0) return run(handle);
   const inode = c.fdOf(x);
   if (inode < 0) return inode;
-  const fd = c.reopen(inode, flags);
+  const fd = c.reopenFile(inode, flags);
   if (fd < 0) return fd;
   const result = run(fd);
   closeFd(fd);
@@ -71,8 +71,17 @@ function putOpen(x: Exchange, at: number, fd: number): number {
 export function open(c: PassthroughContext, x: Exchange): number {
   const inode = c.fdOf(x);
   if (inode < 0) return inode;
-  const fd = c.reopen(inode, openIn.field.flags(x.request.view, BODY) & ~DROPPED);
+  const fd = c.reopenFile(inode, openIn.field.flags(x.request.view, BODY) & ~DROPPED);
   return fd < 0 ? fd : putOpen(x, OUT, fd);
+}
+
+/** Open what has this name, whatever it is: by way of its inode, as opening a FIFO would wait. */
+function openExisting(c: PassthroughContext, dir: number, name: number, flags: number): number {
+  const inode = openAt(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+  if (inode < 0) return inode;
+  const fd = c.reopenFile(inode, flags);
+  closeFd(inode);
+  return fd;
 }
 
 export function create(c: PassthroughContext, x: Exchange): number {
@@ -87,7 +96,7 @@ export function create(c: PassthroughContext, x: Exchange): number {
   const flags = (asked & ~DROPPED) | O_NOFOLLOW | O_CLOEXEC;
   let fd = openAt(dir, name, flags | O_CREAT | O_EXCL, mode);
   const exists = fd === -EEXIST && (asked & O_EXCL) === 0;
-  if (exists) fd = openAt(dir, name, flags, 0);
+  if (exists) fd = openExisting(c, dir, name, asked & ~DROPPED);
   if (fd < 0) return fd;
   // a file that was there keeps its owner and mode
   const size = exists ? c.putEntry(x.reply.view, OUT, dir, name) : finishCreated(c, x, dir, name, mode, OUT);
@@ -179,7 +188,7 @@ export function copyRange(c: PassthroughContext, x: Exchange): number {
   const m = copyFileRangeIn.read(x.request.view, BODY);
   const target = c.fdAt(x.request.view, BODY + offsetsOf(copyFileRangeIn).nodeidOut);
   if (target < 0) return target;
-  const to = m.fhOut > 0 ? m.fhOut : c.reopen(target, O_WRONLY);
+  const to = m.fhOut > 0 ? m.fhOut : c.reopenFile(target, O_WRONLY);
   if (to < 0) return to;
   c.timesView.setBigInt64(0, BigInt(m.offsetIn), true);
   c.timesView.setBigInt64(OUT_OFFSET, BigInt(m.offsetOut), true);

@@ -113,7 +113,7 @@ const changeSize: Change = (c, view, fd, valid) => {
   const size = wide(view, BODY + S.size);
   if (!Number.isSafeInteger(size)) return -EINVAL;
   const handle = (valid & Valid.FH) === 0 ? 0 : wide(view, BODY + S.fh);
-  const file = handle > 0 ? handle : c.reopen(fd, files.O_WRONLY);
+  const file = handle > 0 ? handle : c.reopenFile(fd, files.O_WRONLY);
   if (file < 0) return file;
   const result = truncateFd(file, size);
   if (handle === 0) closeFd(file);
