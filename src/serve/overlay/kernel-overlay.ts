@@ -1,6 +1,7 @@
 // A writable layer over what is mounted: the kernel's own overlayfs, put on top of it. Decision 0004.
 import { messageOf, UsageError } from '../../base/errors.ts';
 import { makeDirectories } from '../../base/make-directories.ts';
+import { isAlive, startTimeOf } from '../guardian/guardian.ts';
 import {
   MNT_DETACH,
   mount,
