@@ -232,13 +232,8 @@ test(
   { skip },
   async (t) => {
     const dir = tempDir(t);
-    const tree = join(dir, 'tree');
-    mkdirSync(tree);
-    copyFileSync(process.execPath.startsWith('/') ? '/bin/bash' : '/bin/sh', join(tree, 'shell'));
     const image = randomImage(dir, 1, 10_000);
     copyFileSync('/bin/bash', join(image.source, 'shell'));
-    const other = join(dir, 'other');
-    mkdirSync(other);
     const bootstrap = join(dir, 'boot2');
     nydusImage([
       'create',
