@@ -29,7 +29,7 @@ export const nydusd = program({
   subcommands: {
     fuse: { summary: fuse.summary, load: async () => fuse },
     doctor: {
-      summary: 'Show what works on this machine, what does not, and what to do',
+      summary: 'Show what works on this host, what does not, and what to do',
       load: async () => (await import('./nydusd-doctor.ts')).doctor,
       standalone: true,
     },
