@@ -138,7 +138,7 @@ function mountSide(ctx: NydusifyContext, checked: Checked): Promise<MountedTree>
   const image = judged(checked.parsed);
   if (image === undefined) throw wrong(`${checked.parsed.name} holds no image`);
   if (checked.parsed.oci === undefined) return mountNydus(ctx, checked, image);
-  return mountOci(checked.side.source, image.manifest.layers, checked.dir, ctx.signal);
+  return mountOci(checked.side.source, image.manifest.layers, checked.dir, ctx.log, ctx.signal);
 }
 
 async function filesystemRule(ctx: NydusifyContext, source: Checked, target: Checked): Promise<RuleResult> {

@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UsageError } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
 import { S_IFCHR } from '../../format/flags.ts';
 import { makeNode } from '../../native/make-node.ts';
 import { MNT_DETACH, mount, MS_RDONLY, unmount } from '../../native/mount.ts';
@@ -23,7 +24,12 @@ const PREFIX = '.wh.';
 const OPAQUE = '.wh..wh..opq';
 
 /** Extract a layer as it is stored; every byte of it is read, so that its digest is verified. */
-async function extract(chunks: AsyncIterable<Uint8Array>, dir: string, signal: AbortSignal): Promise<void> {
+async function extract(
+  chunks: AsyncIterable<Uint8Array>,
+  dir: string,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<void> {
   const flags = ['--numeric-owner', '--same-owner', '-p', '--xattrs', '--xattrs-include=*'];
   const child = spawn('tar', ['-x', '-f', '-', '-C', dir, ...flags], { stdio: ['pipe', 'ignore', 'pipe'] });
   const stop = (): void => void child.kill('SIGKILL');
@@ -51,6 +57,9 @@ async function extract(chunks: AsyncIterable<Uint8Array>, dir: string, signal: A
     const status = await ended;
     signal.throwIfAborted();
     if (status !== 0) throw new Error(`tar ended with ${status}: ${errors.trim()}`);
+    // such as attributes that are too large for the file system of the work directory: they will show as differences
+    for (const line of errors.trim().split('\n'))
+      if (line !== '' && !line.includes(' time stamp ')) logger.warn(line);
   } finally {
     signal.removeEventListener('abort', stop);
     child.stdin.destroy();
@@ -104,6 +113,7 @@ export async function mountOci(
   source: ImageSource,
   layers: readonly Descriptor[],
   dir: string,
+  logger: Logger,
   signal: AbortSignal,
 ): Promise<MountedTree> {
   if (process.getuid?.() !== 0)
@@ -133,7 +143,7 @@ export async function mountOci(
     await eachOf([...layers.entries()], LAYERS_AT_ONCE, async ([at, layer]) => {
       const tree = join(trees, String(at));
       await mkdir(tree);
-      await extract(source.layer(layer).open(signal), tree, signal);
+      await extract(source.layer(layer).open(signal), tree, logger, signal);
       await translate(Buffer.from(tree));
     });
     // relative names: the options of a mount must fit into one page

@@ -91,6 +91,16 @@ async function compareFields(
   return fields;
 }
 
+/** lstat(2); undefined for a name that is listed and not there: overlayfs shows devices 0:0, its whiteouts, like that. */
+async function look(path: Buffer): Promise<BigIntStats | undefined> {
+  try {
+    return await lstat(path, { bigint: true });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
 async function namesOf(path: Buffer): Promise<Buffer[]> {
   return (await readdir(path, { encoding: 'buffer' })).sort((a, b) => Buffer.compare(a, b));
 }
@@ -125,10 +135,16 @@ export async function compareTrees(source: string, target: string, signal: Abort
       await Promise.all(
         both.slice(at, at + AT_ONCE).map(async (name) => {
           const [a, b] = [join(left, name), join(right, name)];
-          const [one, other] = await Promise.all([lstat(a, { bigint: true }), lstat(b, { bigint: true })]);
+          const [one, other] = await Promise.all([look(a), look(b)]);
+          const shown = join(path, name).toString();
+          if (one === undefined || other === undefined) {
+            if (one !== undefined) note({ path: shown, kind: 'not in target', fields: [] });
+            if (other !== undefined) note({ path: shown, kind: 'not in source', fields: [] });
+            return;
+          }
           total.entries++;
           const fields = await compareFields(a, b, one, other, total, signal);
-          if (fields.length > 0) note({ path: join(path, name).toString(), kind: 'different', fields });
+          if (fields.length > 0) note({ path: shown, kind: 'different', fields });
           if (one.isDirectory() && other.isDirectory()) folders.push(name);
         }),
       );
