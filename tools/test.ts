@@ -19,6 +19,7 @@ const PEERS: readonly (readonly [program: string, pkg: string])[] = [
   ['sudo', 'sudo'],
   ['openssl', 'openssl'],
   ['unshare', 'util-linux'],
+  ['script', 'bsdutils'],
   ['zstd', 'zstd'],
   ['skopeo', 'skopeo'],
   ['umoci', 'umoci'],

@@ -163,7 +163,7 @@ export class ChunkPlacer {
     }
     endRun();
     await stream.append(parts);
-    this.#parts.progress(owners.length, bytes);
+    this.#parts.progress(finishedFiles(pieces), bytes);
   }
 
   #find(key: string, records: JobRecords, record: number, size: number): TreeChunk | undefined {
@@ -254,4 +254,13 @@ function withFileOffset(chunk: TreeChunk, fileOffset: number): TreeChunk {
     index: chunk.index,
     crc32: chunk.crc32,
   };
+}
+
+/** Pieces that are the last of their file. */
+function finishedFiles(pieces: Float64Array): number {
+  let count = 0;
+  for (let at = 0; at < pieces.length; at += PIECE_FIELDS) {
+    if ((pieces[at] ?? 0) + (pieces[at + 1] ?? 0) === pieces[at + 2]) count++;
+  }
+  return count;
 }

@@ -205,6 +205,7 @@ class Build {
     const layer = this.#parent === undefined ? 0 : 1;
     if (options.type !== 'dir-rafs') {
       const upper = await this.#trace.measure('build_tree', async () => {
+        this.#meter.sourceReports = true;
         const read = await readTarTree(
           options.source,
           { version: options.version, chunkSize: options.chunkSize, layer },

@@ -29,7 +29,6 @@ function startWorkers(pool: WorkerPool, scan: DirectoryScan): void {
 export function readAll(scan: DirectoryScan, { pool, meter }: DataRun): void {
   const steps = scan.steps();
   while (steps.next().done !== true);
-  meter.totalFiles = scan.entries;
   meter.totalBytes = scan.dataBytes;
   startWorkers(pool, scan);
 }
@@ -59,7 +58,6 @@ export async function storeWhileReading(scan: DirectoryScan, run: DataRun): Prom
       signal.throwIfAborted();
     }
   }
-  meter.totalFiles = scan.entries;
   meter.totalBytes = scan.dataBytes;
 }
 

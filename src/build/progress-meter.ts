@@ -8,9 +8,10 @@ const PROGRESS_MS = 50;
 export class ProgressMeter {
   readonly #report: (event: BuildProgress) => void;
   #last = 0;
+  /** the source itself reports how far it is */
+  sourceReports = false;
   files = 0;
   bytes = 0;
-  totalFiles = 0;
   totalBytes = 0;
 
   constructor(report: (event: BuildProgress) => void) {
@@ -21,13 +22,13 @@ export class ProgressMeter {
     this.files += files;
     this.bytes += bytes;
     const now = performance.now();
-    if (now - this.#last < PROGRESS_MS) return;
+    if (this.sourceReports || now - this.#last < PROGRESS_MS) return;
     this.#last = now;
     this.phase('data');
   }
 
   phase(phase: BuildProgress['phase']): void {
-    const { files, totalFiles, bytes, totalBytes } = this;
-    this.#report({ phase, files, totalFiles, bytes, totalBytes });
+    const { files, bytes, totalBytes } = this;
+    this.#report({ phase, files, totalFiles: 0, bytes, totalBytes });
   }
 }

@@ -34,22 +34,29 @@ export function progressLine(event: BuildProgress): string {
   return `${PHASES[event.phase]}: ${files} files, ${showBytes(event.bytes)}${of}`;
 }
 
+/** ` 42%`, blank while nobody knows how much there is. */
+export function progressShare({ bytes, totalBytes }: BuildProgress): string {
+  if (totalBytes === 0) return '    ';
+  return `${String(Math.floor((Math.min(bytes, totalBytes) / totalBytes) * 100)).padStart(3)}%`;
+}
+
 /** A bar on stderr when that is a terminal, else nothing. The library is loaded only when it draws. */
 export async function openProgress(ctx: CommandContext): Promise<ProgressView> {
   if (ctx.stderr.isTTY !== true) return { update: () => {}, stop: () => {} };
   const { default: progress } = await import('cli-progress');
   const bar = new progress.SingleBar({
     stream: ctx.stderr,
-    format: '{bar} {percentage}% {line}',
+    format: '{bar} {share} {line}',
     clearOnComplete: true,
     hideCursor: true,
     barsize: 24,
   });
-  bar.start(1, 0, { line: '' });
+  bar.start(1, 0, { share: '', line: '' });
   return {
     update: (event) => {
       bar.setTotal(Math.max(1, event.totalBytes));
-      bar.update(Math.min(event.bytes, Math.max(1, event.totalBytes)), { line: progressLine(event) });
+      const done = Math.min(event.bytes, event.totalBytes);
+      bar.update(done, { share: progressShare(event), line: progressLine(event) });
     },
     stop: () => bar.stop(),
   };
