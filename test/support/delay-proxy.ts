@@ -170,7 +170,10 @@ export async function startDelayProxy(options: DelayProxyOptions): Promise<Delay
   const down = new Link(rttMs / 2, bitsPerSecond);
   const sockets = new Set<Socket>();
   let accepted = 0;
+  let isDown = false;
   const server = createServer({ noDelay: true, allowHalfOpen: true }, (client) => {
+    // one that the kernel had accepted already when the link went down
+    if (isDown) return void client.resetAndDestroy();
     accepted++;
     const origin = connect({ ...target, noDelay: true, allowHalfOpen: true });
     const now = performance.now();
@@ -190,7 +193,6 @@ export async function startDelayProxy(options: DelayProxyOptions): Promise<Delay
   });
   await listen(server, 0);
   const { port } = server.address() as AddressInfo;
-  let isDown = false;
   const stop = (): Promise<void> =>
     new Promise((resolve) => {
       server.close(() => resolve());
@@ -208,8 +210,9 @@ export async function startDelayProxy(options: DelayProxyOptions): Promise<Delay
       await (wanted ? stop() : listen(server, port));
     },
     close: async () => {
-      if (!isDown) await stop();
+      if (isDown) return;
       isDown = true;
+      await stop();
     },
   };
 }
