@@ -47,6 +47,9 @@ export const MAX_BATCH_PLAIN = 16 * MIB;
 /** Configuration text (nydusd 7). */
 export const MAX_CONFIG_SIZE = MIB;
 
+/** Smallest size budget of a cache directory: a few chunks of the largest size should fit. */
+export const MIN_CACHE_SIZE = MIB;
+
 /** Layers of one merge (rafs-metadata 5.8). */
 export const MAX_LAYERS = 65535;
 

@@ -27,6 +27,11 @@ export const nydusd = program({
   options: fuseOptions,
   examples: EXAMPLES,
   subcommands: {
+    cache: {
+      summary: 'Look into a cache directory, and clear it up',
+      load: async () => (await import('./nydusd-cache/program.ts')).cache,
+      standalone: true,
+    },
     fuse: { summary: fuse.summary, load: async () => fuse },
     doctor: {
       summary: 'Show what works on this host, what does not, and what to do',

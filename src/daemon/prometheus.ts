@@ -158,6 +158,11 @@ function addCache(out: Exposition, labels: Labels, m: Record<string, unknown>): 
   gauge('fetching_bytes', 'Bytes of fetches that are under way.', numberOf(m, 'buffered_backend_size'));
   gauge('degraded_blobs', 'Blobs whose cache file refuses data.', numberOf(m, 'degraded_blobs'));
   counter('write_errors_total', 'Writes that cache files refused.', numberOf(m, 'write_errors'));
+  counter(
+    'evicted_bytes_total',
+    'Bytes taken out of the cache to keep its size.',
+    numberOf(m, 'evicted_bytes'),
+  );
   gauge('complete', '1 when every chunk of the image is in the cache.', m['data_all_ready'] === true ? 1 : 0);
 }
 

@@ -9,10 +9,16 @@ import { openBackend, type Backend, type BackendSetting } from '../storage/backe
 import type { BackendMetrics } from '../storage/backend/meter.ts';
 import type { BlobCache } from '../storage/cache/blob-cache.ts';
 import type { ChunkTable } from '../storage/cache/chunk-table.ts';
-import { newCounters, sumChunkReads, type InstanceShare } from '../storage/cache/blob-share.ts';
+import {
+  newCounters,
+  sumChunkReads,
+  type BlobShare,
+  type InstanceShare,
+} from '../storage/cache/blob-share.ts';
 import { refuseUnsupported } from '../storage/cache/blob-sizes.ts';
 import { acquireDecodePool, DecodePool, releaseDecodePool } from '../storage/cache/decode-pool.ts';
 import { MIN_BATCH } from '../storage/cache/fetch-plan.ts';
+import { CacheKeeper } from '../storage/cache/keeper.ts';
 import { CacheMeter, type BlobcacheMetrics } from '../storage/cache/meter.ts';
 import type { RecordTable } from '../storage/cache/record-table.ts';
 import type { ConfigV2, PrefetchConfig, RafsConfig } from '../storage/config.ts';
@@ -41,6 +47,8 @@ export interface InstanceOptions {
   publishMs?: number;
   /** milliseconds until a cache that refused data is tried again; default 30 s */
   cacheRetryMs?: number;
+  /** milliseconds between two looks at the size of the cache directory; default 5 s */
+  gcMs?: number;
 }
 
 /** What an instance counts. */
@@ -64,6 +72,7 @@ export class RafsInstance {
   readonly #local: LocalReader;
   readonly #batch: number;
   readonly #prefetcher: Prefetcher;
+  readonly #keeper: CacheKeeper | undefined;
   /** by blob index; none where nothing can be kept, or `batch_size` is 0 */
   readonly #ahead: (ReadAhead | LinkReadAhead | undefined)[];
   /** readers that wait for a fetch */
@@ -82,6 +91,7 @@ export class RafsInstance {
       pool: DecodePool;
       meter: CacheMeter;
       prefetch: PrefetchConfig;
+      maxSize: number;
     },
   ) {
     this.id = options.id;
@@ -98,10 +108,15 @@ export class RafsInstance {
     this.share = {
       bootstrapPath: options.bootstrap,
       blobs: parts.blobs.map((blob) => {
-        if (blob === undefined) return { dataFd: -1, ready: new SharedArrayBuffer(8), chunkCount: 0 };
-        const { cache } = blob;
-        const dataFd = cache.mode === 'plain' ? (cache.data?.fd ?? -1) : -1;
-        return { dataFd, ready: cache.map.ready.buffer as SharedArrayBuffer, chunkCount: cache.map.count };
+        if (blob === undefined) return noShare();
+        const { map, mode, data } = blob.cache;
+        return {
+          dataFd: mode === 'plain' ? (data?.fd ?? -1) : -1,
+          ready: map.ready.buffer as SharedArrayBuffer,
+          touched: map.touched.buffer as SharedArrayBuffer,
+          epoch: map.epoch.buffer as SharedArrayBuffer,
+          chunkCount: map.count,
+        };
       }),
       counters: newCounters(),
       positions: new SharedArrayBuffer(Math.max(4, parts.blobs.length * 4)),
@@ -114,6 +129,17 @@ export class RafsInstance {
       if (link === undefined) return new ReadAhead(blob.cache, positions, index);
       return new LinkReadAhead(blob.cache, link, positions, index);
     });
+    if (parts.workDir !== undefined && parts.maxSize > 0) {
+      this.#keeper = new CacheKeeper({
+        workDir: parts.workDir,
+        maxBytes: parts.maxSize,
+        caches: parts.blobs.flatMap((blob) => (blob === undefined ? [] : [blob.cache])),
+        meter: parts.meter,
+        logger: options.logger,
+        isBusy: () => this.#waiting > 0,
+        intervalMs: options.gcMs,
+      });
+    }
     this.#prefetcher = new Prefetcher({
       image: this.image,
       blobs: parts.blobs,
@@ -177,6 +203,7 @@ export class RafsInstance {
         pool,
         meter,
         prefetch: cache.prefetch,
+        maxSize: cache.filecache?.max_size ?? 0,
       });
     } catch (error) {
       for (const blob of opened) await blob?.cache.close();
@@ -349,10 +376,14 @@ export class RafsInstance {
     const { ref, from, size, at } = piece;
     const { cache } = this.#blob(ref.blobIndex);
     const fd = cache.data?.fd ?? -1;
-    if (preadFull(fd, addressOf(target) + at, size, ref.uncompressedOffset + from) === size) return;
-    this.#logger.warn(
-      `cannot read chunk ${ref.chunkIndex} of blob ${cache.blobId} from its cache file, fetching it`,
-    );
+    // the garbage collection may have taken it since it was obtained
+    const isThere = cache.map.isReady(ref.chunkIndex);
+    if (isThere && preadFull(fd, addressOf(target) + at, size, ref.uncompressedOffset + from) === size)
+      return;
+    if (isThere)
+      this.#logger.warn(
+        `cannot read chunk ${ref.chunkIndex} of blob ${cache.blobId} from its cache file, fetching it`,
+      );
     const options = { batch: this.#batch, extend: false, urgent: true, bypass: true };
     const bytes = (await cache.obtain([ref.chunkIndex], options, signal)).get(ref.chunkIndex);
     if (bytes === undefined)
@@ -402,12 +433,19 @@ export class RafsInstance {
   async #close(): Promise<void> {
     for (const ahead of this.#ahead) ahead?.stop();
     this.#backend.giveUp?.();
+    await this.#keeper?.stop();
     await this.#prefetcher.stop();
     for (const blob of this.#blobs) await blob?.cache.close();
     await this.#backend.close();
     await releaseDecodePool(this.#pool);
     this.#bootstrap.close();
   }
+}
+
+/** A blob without chunks. */
+function noShare(): BlobShare {
+  const none = (): SharedArrayBuffer => new SharedArrayBuffer(8);
+  return { dataFd: -1, ready: none(), touched: none(), epoch: none(), chunkCount: 0 };
 }
 
 /** What the bootstrap and the chunk table of a blob do not agree on. */

@@ -48,7 +48,15 @@ function openLocal(t: TestContext, version: 5 | 6): Local {
   const ready = newReadyBits(made.chunks.length);
   const share: InstanceShare = {
     bootstrapPath: made.bootstrap,
-    blobs: [{ dataFd, ready: ready.buffer as SharedArrayBuffer, chunkCount: made.chunks.length }],
+    blobs: [
+      {
+        dataFd,
+        ready: ready.buffer as SharedArrayBuffer,
+        touched: new SharedArrayBuffer(8),
+        epoch: new SharedArrayBuffer(4),
+        chunkCount: made.chunks.length,
+      },
+    ],
     counters: newCounters(),
     positions: new SharedArrayBuffer(4),
   };

@@ -16,6 +16,8 @@ export class LocalReader {
   readonly #bootstrap: OpenedBootstrap | undefined;
   readonly #dataFds: Int32Array;
   readonly #ready: Uint8Array[];
+  readonly #touched: Uint8Array[];
+  readonly #epochs: Int32Array[];
   readonly #counters: ReaderCounters;
   readonly #positions: Int32Array;
   readonly #attr = newAttr();
@@ -30,6 +32,8 @@ export class LocalReader {
     this.image = image ?? (this.#bootstrap as OpenedBootstrap).image;
     this.#dataFds = Int32Array.from(share.blobs, ({ dataFd }) => dataFd);
     this.#ready = share.blobs.map(({ ready }) => new Uint8Array(ready));
+    this.#touched = share.blobs.map(({ touched }) => new Uint8Array(touched));
+    this.#epochs = share.blobs.map(({ epoch }) => new Int32Array(epoch));
     this.#counters = new ReaderCounters(share.counters);
     this.#positions = new Int32Array(share.positions);
   }
@@ -61,10 +65,13 @@ export class LocalReader {
     let runFile = 0;
     let runAt = 0;
     let runSize = 0;
+    let runBlob = 0;
+    let runEpoch = 0;
     let at = offset;
     while (at < end) {
       if (position < count && ref.fileOffset <= at) {
         const fd = this.#dataFds[ref.blobIndex] ?? -1;
+        const epoch = this.#epoch(ref.blobIndex);
         if (fd < 0 || !this.#isReady(ref.blobIndex, ref.chunkIndex)) return MISS;
         const from = at - ref.fileOffset;
         const piece = Math.min(ref.uncompressedSize - from, end - at);
@@ -74,6 +81,9 @@ export class LocalReader {
         else {
           if (runSize > 0 && preadFull(runFd, base + runAt - offset, runSize, runFile) !== runSize)
             return MISS;
+          if (runSize > 0 && this.#epoch(runBlob) !== runEpoch) return MISS;
+          runBlob = ref.blobIndex;
+          runEpoch = epoch;
           runFd = fd;
           runFile = file;
           runAt = at;
@@ -91,18 +101,27 @@ export class LocalReader {
       }
     }
     if (runSize > 0 && preadFull(runFd, base + runAt - offset, runSize, runFile) !== runSize) return MISS;
+    // chunks that were taken away while we read them may have given us zeros
+    if (runSize > 0 && this.#epoch(runBlob) !== runEpoch) return MISS;
     this.#counters.add(chunks, end - offset);
     return end - offset;
+  }
+
+  #epoch(blobIndex: number): number {
+    const epoch = this.#epochs[blobIndex];
+    return epoch === undefined ? 0 : Atomics.load(epoch, 0);
   }
 
   #isReady(blobIndex: number, chunkIndex: number): boolean {
     // Atomics: the bit was set by another thread after it wrote the data
     const bits = this.#ready[blobIndex];
+    const touched = this.#touched[blobIndex];
     const byte = chunkIndex >> 3;
-    return (
-      bits !== undefined &&
-      byte < bits.length &&
-      (Atomics.load(bits, byte) & (0x80 >> (chunkIndex & 7))) !== 0
-    );
+    const mask = 0x80 >> (chunkIndex & 7);
+    if (bits === undefined || byte >= bits.length || (Atomics.load(bits, byte) & mask) === 0) return false;
+    // a lost update makes a chunk look cold, which costs a fetch at worst
+    if (touched !== undefined && ((touched[byte] ?? 0) & mask) === 0)
+      touched[byte] = (touched[byte] ?? 0) | mask;
+    return true;
   }
 }

@@ -415,3 +415,18 @@ describe('redactConfig', () => {
     assert.match(registry, /"auth":null,"registry_token":null/);
   });
 });
+
+it('parseConfig: max_size of the cache is bytes or text with a unit, and at least 1 MiB', () => {
+  const parse = (max_size: unknown): number | undefined =>
+    parseConfig(
+      JSON.stringify({
+        version: 2,
+        cache: { type: 'blobcache', filecache: { work_dir: '/c', max_size } },
+      }),
+    ).config.cache?.filecache?.max_size;
+  assert.equal(parse('10GiB'), 10 * 2 ** 30);
+  assert.equal(parse(1048576), 1048576);
+  assert.equal(parse(0), undefined);
+  for (const wrong of ['much', '1KiB', 1000, -1, true])
+    assert.throws(() => parse(wrong), /cache\.filecache\.max_size/);
+});

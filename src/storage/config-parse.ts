@@ -3,7 +3,8 @@
 import { readFileSync, statSync } from 'node:fs';
 import { parse as parseToml } from 'smol-toml';
 import { NydusError, UsageError, messageOf } from '../base/errors.ts';
-import { MAX_CONFIG_SIZE } from '../base/limits.ts';
+import { parseSize } from '../base/size.ts';
+import { MAX_CONFIG_SIZE, MIN_CACHE_SIZE } from '../base/limits.ts';
 import { DRIVERS } from './config.ts';
 import type { BackendConfig, CacheConfig, ConfigV2, PrefetchConfig, RafsConfig } from './config.ts';
 import { BACKEND_TYPES, readBackend } from './config-parse-backend.ts';
@@ -161,6 +162,20 @@ const V2_PREFETCH: PrefetchKeys = {
   enableRequired: true,
 };
 
+/** `max_size`, a key of ours: bytes, or text with a unit. */
+function readMaxSize(settings: Section): { max_size?: number } {
+  if (typeof settings.raw('max_size') !== 'string') {
+    const bytes = settings.integer('max_size', 0, { max: Number.MAX_SAFE_INTEGER });
+    if (bytes !== 0 && bytes < MIN_CACHE_SIZE)
+      settings.fail('max_size', `${bytes} is less than ${MIN_CACHE_SIZE}, the least that makes sense`);
+    return bytes === 0 ? {} : { max_size: bytes };
+  }
+  const bytes = parseSize(settings.string('max_size'));
+  if (bytes === undefined || bytes < MIN_CACHE_SIZE)
+    return settings.fail('max_size', 'must be a number of bytes or text like 10GiB, at least 1MiB');
+  return { max_size: bytes };
+}
+
 /** File or fscache sections of the cache; `settings` is absent when the document has none. */
 function readCacheSettings(
   type: CacheConfig['type'],
@@ -185,6 +200,7 @@ function readCacheSettings(
     enable_encryption: settings.boolean('enable_encryption', false),
     enable_convergent_encryption: settings.boolean('enable_convergent_encryption', false),
     encryption_key,
+    ...readMaxSize(settings),
   };
   settings.done();
   return { filecache, fscache: null };

@@ -47,6 +47,8 @@ export interface FileCacheConfig {
   enable_encryption: boolean;
   enable_convergent_encryption: boolean;
   encryption_key: string;
+  /** ours: bytes that the files in work_dir may have together; absent = no limit */
+  max_size?: number;
 }
 
 export interface CacheConfig {

@@ -64,6 +64,7 @@ export function instanceConfig(options: InstanceConfigOptions): ConfigV2 {
               enable_encryption: filecache?.enable_encryption ?? false,
               enable_convergent_encryption: filecache?.enable_convergent_encryption ?? false,
               encryption_key: filecache?.encryption_key ?? '',
+              ...(filecache?.max_size === undefined ? {} : { max_size: filecache.max_size }),
             },
       fscache: null,
       ...options.cache,

@@ -29,6 +29,8 @@ import {
   type MountOption,
 } from '../../native/mount-api.ts';
 import type { InstanceShare } from '../../storage/cache/blob-share.ts';
+import { isKnownDataFile } from '../../storage/cache/known-files.ts';
+import { pinBlob, unpinBlob } from '../../storage/cache/pins.ts';
 import type { BlobFeed } from './blob-feed.ts';
 import type { BlobUser, FeedInstance } from './fed-blob.ts';
 
@@ -97,15 +99,37 @@ export class ErofsMount {
     this.#logger = options.logger;
     const end = Promise.withResolvers<void>();
     this.ended = end.promise;
+    this.#pin();
     // inotify tells when the superblock goes; a read-only file system has nothing else to tell
     this.#watcher = watch(this.mountpoint, { persistent: true }, (type) => {
       if (type !== 'rename') return;
       this.#watcher.close();
       this.#gone = true;
       for (const user of users) this.#feed.remove(user);
+      this.#unpin();
       end.resolve();
     });
     this.#watcher.on('error', () => {});
+  }
+
+  /** The garbage collection must not touch what the kernel reads, also after we have ended. */
+  #pin(): void {
+    for (const { cache } of this.users) {
+      try {
+        pinBlob(dirname(cache.data?.path ?? ''), cache.blobId, 'kernel');
+      } catch (error) {
+        this.#logger.warn(
+          `cannot pin blob ${cache.blobId}, it is safe while this process runs: ${messageOf(error)}`,
+        );
+      }
+    }
+  }
+
+  #unpin(): void {
+    for (const { cache } of this.users) {
+      const path = cache.data?.path ?? '';
+      if (!isKnownDataFile(path)) unpinBlob(dirname(path), cache.blobId, 'kernel');
+    }
   }
 
   /**

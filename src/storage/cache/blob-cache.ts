@@ -11,6 +11,7 @@ import type { DataFile } from './data-file.ts';
 import type { DecodeTarget } from './decode.ts';
 import { JOB_BYTES } from './decode-plan.ts';
 import { extendRange, mergeChunks, rangeOf, reachOf, type FetchRange } from './fetch-plan.ts';
+import { HolePuncher } from './hole-puncher.ts';
 import { KeptChunks } from './kept-chunks.ts';
 import { Publisher } from './publisher.ts';
 import { withSignal } from './with-signal.ts';
@@ -22,6 +23,8 @@ export interface BlobCacheOptions extends Omit<FetcherOptions, 'health' | 'publi
   reloadTable: () => Promise<ChunkTable> | undefined;
   /** look for a chunk in the data file, verifying it, before it is fetched: the map does not know */
   probe: boolean;
+  /** every chunk starts at a block boundary */
+  aligned: boolean;
   /** milliseconds until what was written is flushed and its bits are set in the file */
   publishMs: number;
   /** milliseconds until a cache that refused data is tried again */
@@ -52,6 +55,7 @@ export class BlobCache {
   readonly #publisher: Publisher;
   readonly #fetcher: ChunkFetcher;
   readonly #kept: KeptChunks;
+  readonly #puncher: HolePuncher;
   #table: Promise<ChunkTable> | undefined;
 
   constructor(options: BlobCacheOptions) {
@@ -61,6 +65,7 @@ export class BlobCache {
     this.data = data;
     this.mode = mode;
     this.#options = options;
+    this.#puncher = new HolePuncher(map, options.aligned);
     this.#health = new CacheHealth(data?.path ?? '', options.retryMs, meter, logger);
     this.#publisher = new Publisher(map, data, options.publishMs, logger);
     this.#fetcher = new ChunkFetcher({ ...options, health: this.#health, publisher: this.#publisher });
@@ -227,6 +232,22 @@ export class BlobCache {
     for (const index of wanted)
       if (!this.#fetcher.pending.has(index) && this.refresh(table, index))
         void this.#fetcher.readKept(table, index, data);
+  }
+
+  /**
+   * Take cold chunks out of the data file. Does nothing while another process uses it, or the kernel reads it by itself.
+   *
+   * @param bytes how much is wanted
+   * @returns how much was given back
+   */
+  async giveBack(bytes: number): Promise<number> {
+    const { data, map } = this;
+    if (data === undefined || (this.mode !== 'plain' && this.mode !== 'sealed')) return 0;
+    if (!map.persistent) return 0;
+    const table = await this.table();
+    // from here on nothing else runs on this thread until the data is gone
+    const isMoving = (index: number): boolean => this.#fetcher.pending.has(index);
+    return data.whileSole(() => this.#puncher.punch(table, data.fd, bytes, isMoving)) ?? 0;
   }
 
   /** Wait for what is under way, publish, close the files. Nobody may read from the data file any more. */

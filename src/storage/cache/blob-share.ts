@@ -7,6 +7,13 @@ export interface BlobShare {
   dataFd: number;
   /** in-process ready bits: bit `0x80 >> (i & 7)` of byte `i >> 3` */
   ready: SharedArrayBuffer;
+  /** chunks that were read, same order; readers set them, the garbage collection clears them */
+  touched: SharedArrayBuffer;
+  /**
+   * Int32 that changes after the bits of chunks were cleared and before their data is taken away: a reader notes it before it
+   * looks at a bit, and reads again when it has changed after the data was read
+   */
+  epoch: SharedArrayBuffer;
   /** chunks of the blob; indexes at or past it are never ready */
   chunkCount: number;
 }

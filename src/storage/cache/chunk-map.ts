@@ -127,6 +127,8 @@ export class ChunkMap {
   #unpublished: number[] = [];
   /** chunks that turned out to be unreadable, while the file may still have their bit */
   readonly #forgotten = new Set<number>();
+  /** chunks that were forgotten while a flush is under way: it does not speak for data that came since */
+  readonly #withdrawn = new Set<number>();
 
   private constructor(
     count: number,
@@ -271,6 +273,7 @@ export class ChunkMap {
   /** Forget a chunk, in the file as well: its data turned out to be wrong, or is going to be taken away. */
   forget(index: number): void {
     this.#forgotten.add(index);
+    this.#withdrawn.add(index);
     Atomics.and(this.ready, index >> 3, ~bitOf(index) & 0xff);
     if (!this.#writable) return;
     const file = this.#fileBits();
@@ -286,13 +289,27 @@ export class ChunkMap {
   /** A chunk whose data was written and is not flushed yet: `publish` it later. */
   remember(index: number): void {
     this.#forgotten.delete(index);
+    this.touch(index);
     if (this.#writable) this.#unpublished.push(index);
+  }
+
+  /** A chunk was read, or has just come. */
+  touch(index: number): void {
+    this.touched[index >> 3] = (this.touched[index >> 3] ?? 0) | bitOf(index);
+  }
+
+  /** Whether a chunk was read since the last call; it counts as not read from now on. */
+  takeTouch(index: number): boolean {
+    const byte = this.touched[index >> 3] ?? 0;
+    this.touched[index >> 3] = byte & ~bitOf(index);
+    return (byte & bitOf(index)) !== 0;
   }
 
   /** Take the chunks that wait to be published. Call before the flush of the data starts. */
   takeUnpublished(): number[] {
     const taken = this.#unpublished;
     this.#unpublished = [];
+    this.#withdrawn.clear();
     return taken;
   }
 

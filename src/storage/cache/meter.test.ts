@@ -22,6 +22,7 @@ test('CacheMeter: starts at zero, and every counter has its place in the metrics
     prefetchEnd: 1_700_000_002_999,
     degraded: 11,
     writeErrors: 12,
+    evicted: 13,
   });
   assert.deepEqual(meter.metrics(['a.blob.data'], '/cache', true), {
     underlying_files: ['a.blob.data'],
@@ -43,5 +44,6 @@ test('CacheMeter: starts at zero, and every counter has its place in the metrics
     data_all_ready: true,
     degraded_blobs: 11,
     write_errors: 12,
+    evicted_bytes: 13,
   });
 });

@@ -29,6 +29,8 @@ export interface BlobcacheMetrics {
   /** ours: cache files that refuse data at the moment, and writes they refused so far */
   degraded_blobs: number;
   write_errors: number;
+  /** ours: bytes that were taken out of the cache directory to keep it below its size */
+  evicted_bytes: number;
 }
 
 /** Counters shared by the blob caches and the prefetcher of one instance. */
@@ -49,6 +51,7 @@ export class CacheMeter {
   /** blobs that are served without caching because their file refuses data */
   degraded = 0;
   writeErrors = 0;
+  evicted = 0;
 
   metrics(files: string[], storePath: string, allReady: boolean): BlobcacheMetrics {
     return {
@@ -71,6 +74,7 @@ export class CacheMeter {
       data_all_ready: allReady,
       degraded_blobs: this.degraded,
       write_errors: this.writeErrors,
+      evicted_bytes: this.evicted,
     };
   }
 }

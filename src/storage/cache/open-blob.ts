@@ -180,6 +180,7 @@ export function openBlob(options: OpenBlobOptions): OpenedBlob {
     ...loaders,
     seal: options.seal,
     probe: files.probe,
+    aligned: records === undefined,
     publishMs: options.publishMs ?? PUBLISH_MS,
     retryMs: options.retryMs ?? RETRY_MS,
     pool: options.pool,

@@ -1,0 +1,97 @@
+import assert from 'node:assert/strict';
+import { closeSync, openSync, readdirSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { test } from 'node:test';
+import { readWhole } from '../../../test/conformance/cache-suite.ts';
+import { instanceConfig } from '../../../test/conformance/instance-config.ts';
+import { makeImage, sampleData } from '../../../test/conformance/make-image.ts';
+import { tempDir } from '../../../test/support/temporary.ts';
+import { silentLogger } from '../../base/log.ts';
+import { RafsInstance } from '../../rafs/instance.ts';
+import { main } from '../nydusd.ts';
+
+async function run(...argv: string[]): Promise<{ status: number; out: string; err: string }> {
+  const [stdout, stderr] = [new PassThrough(), new PassThrough()];
+  const status = await main(argv, { stdin: new PassThrough(), stdout, stderr, env: {} });
+  const text = (stream: PassThrough): string => String((stream.read() as Buffer | null) ?? '');
+  return { status, out: text(stdout), err: text(stderr) };
+}
+
+test('nydusd cache: ls, verify, pin, unpin and gc of a directory', async (t) => {
+  const dir = tempDir(t);
+  const data = sampleData(400_000, 5);
+  const image = makeImage(dir, [{ name: 'big', data }], { version: 6, compressor: 'zstd' });
+  const workDir = join(dir, 'cache');
+  const config = instanceConfig({ blobDir: image.blobDir, workDir });
+  const open = (): Promise<RafsInstance> =>
+    RafsInstance.open({
+      bootstrap: image.bootstrap,
+      id: 'cli',
+      logger: silentLogger,
+      config,
+      decodeThreads: 0,
+    });
+  const instance = await open();
+  await readWhole(instance, '/big');
+  const args = ['--work-dir', workDir];
+  const inUse = await run('cache', 'ls', ...args);
+  assert.equal(inUse.status, 0);
+  assert.match(inUse.out, /^BLOB +SIZE +CHUNKS +LAST USED +STATE\n/);
+  assert.match(inUse.out, new RegExp(`\n${image.blobId} .* in use\n1 blobs, `));
+  await instance.close();
+
+  const good = await run('cache', 'verify', ...args, '--bootstrap', image.bootstrap, '--output', 'json');
+  assert.deepEqual(JSON.parse(good.out), [{ blob: image.blobId, checked: 7, damaged: 0 }]);
+  assert.equal(good.status, 0);
+  const fd = openSync(join(workDir, `${image.blobId}.blob.data`), 'r+');
+  writeSync(fd, 'wrong', 65536 * 3 + 9);
+  closeSync(fd);
+  const bad = await run('cache', 'verify', ...args, '-B', image.bootstrap);
+  assert.equal(bad.status, 1);
+  assert.match(bad.out, new RegExp(`\n${image.blobId} +7 +1 +damaged chunks are fetched again\n$`));
+  const again = await open();
+  assert.ok((await readWhole(again, '/big')).equals(data));
+  await again.close();
+
+  const pinned = await run('cache', 'pin', ...args, image.blobId.slice(0, 8));
+  assert.equal(pinned.out, `${image.blobId} is pinned\n`);
+  const stays = await run('cache', 'gc', ...args, '--max-size', '0');
+  assert.equal(stays.status, 1);
+  assert.match(stays.out, /stays: pinned/);
+  const list = JSON.parse((await run('cache', 'ls', ...args, '-o', 'json')).out) as {
+    pins: string[];
+    in_use: boolean;
+  }[];
+  assert.deepEqual(
+    list.map(({ pins, in_use }) => [pins, in_use]),
+    [[['user'], false]],
+  );
+  assert.equal(
+    (await run('cache', 'unpin', ...args, image.blobId)).out,
+    `${image.blobId} is no longer pinned\n`,
+  );
+  const dry = await run('cache', 'gc', ...args, '--max-size', '0', '--dry-run');
+  assert.match(dry.out, /would be deleted/);
+  assert.ok(readdirSync(workDir).length > 0);
+  const gone = await run('cache', 'gc', ...args, '--max-size', '0');
+  assert.equal(gone.status, 0);
+  assert.deepEqual(readdirSync(workDir), []);
+});
+
+test('nydusd cache: what is wrong is said, with the next step', async (t) => {
+  const dir = tempDir(t);
+  for (const [argv, status, text] of [
+    [['cache'], 1, /needs a subcommand/],
+    [['cache', 'ls'], 2, /--work-dir <DIR>/],
+    [['cache', 'ls', '--work-dir', join(dir, 'none')], 1, /is not a directory/],
+    [['cache', 'gc', '--work-dir', dir, '--max-size', 'lots'], 1, /--max-size lots is no size/],
+    [['cache', 'pin', '--work-dir', dir, 'abc'], 1, /no blob begins with abc/],
+  ] as const) {
+    const result = await run(...argv);
+    assert.equal(result.status, status, argv.join(' '));
+    assert.match(result.err, text);
+  }
+  const help = await run('cache', 'gc', '--help');
+  assert.match(help.out, /nydusd cache gc --work-dir \/var\/lib\/nydus\/cache --max-size 10GiB/);
+});

@@ -1,0 +1,214 @@
+// The cache stays below its size: unused blobs go, cold chunks of blobs that are served go, and no reader ever sees what is gone.
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { existsSync, readdirSync, readFileSync, utimesSync } from 'node:fs';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { Worker } from 'node:worker_threads';
+import { collectingLogger, readWhole } from '../../test/conformance/cache-suite.ts';
+import { instanceConfig } from '../../test/conformance/instance-config.ts';
+import { makeImage, sampleData, type MadeImage } from '../../test/conformance/make-image.ts';
+import { tempDir } from '../../test/support/temporary.ts';
+import { RafsInstance } from '../rafs/instance.ts';
+import { listCache } from './cache/cache-dir.ts';
+import { evictBlobs } from './cache/evict.ts';
+import { pinBlob, unpinBlob } from './cache/pins.ts';
+
+const SECONDS = Number(process.env['NYDUS_GC_SECONDS'] ?? 2);
+const CHUNK = 65536;
+
+function open(
+  image: MadeImage,
+  workDir: string,
+  more: { maxSize?: number; gcMs?: number; lines?: string[]; key?: string } = {},
+): Promise<RafsInstance> {
+  const { maxSize, key } = more;
+  return RafsInstance.open({
+    bootstrap: image.bootstrap,
+    id: 'gc',
+    logger: collectingLogger(more.lines ?? []),
+    config: instanceConfig({
+      blobDir: image.blobDir,
+      workDir,
+      rafs: { batch_size: 0 },
+      filecache: {
+        ...(maxSize === undefined ? {} : { max_size: maxSize }),
+        ...(key === undefined ? {} : { enable_encryption: true, encryption_key: key }),
+      },
+    }),
+    decodeThreads: 0,
+    publishMs: 5,
+    ...(more.gcMs === undefined ? {} : { gcMs: more.gcMs }),
+  });
+}
+
+function makeImages(t: TestContext, count: number, size: number): { images: MadeImage[]; workDir: string } {
+  const dir = tempDir(t);
+  const images = Array.from({ length: count }, (_, i) =>
+    makeImage(join(dir, String(i)), [{ name: 'big', data: sampleData(size, 30 + i) }], {
+      version: 6,
+      compressor: 'zstd',
+    }),
+  );
+  return { images, workDir: join(dir, 'cache') };
+}
+
+async function fill(image: MadeImage, workDir: string): Promise<void> {
+  const instance = await open(image, workDir);
+  await readWhole(instance, '/big');
+  await instance.close();
+}
+
+test('evictBlobs: the least recently used go first; what is in use, pinned or mounted by the kernel stays', async (t) => {
+  const { images, workDir } = makeImages(t, 5, 500_000);
+  for (const image of images) await fill(image, workDir);
+  images.forEach(({ blobId }, at) => {
+    for (const file of readdirSync(workDir).filter((name) => name.startsWith(blobId))) {
+      // the note in the map is older or equal to now for all of them
+      utimesSync(join(workDir, file), Date.now() / 1000 + 100 + at, Date.now() / 1000 + 100 + at);
+    }
+  });
+  const [unused, used, pinned, kernel, newest] = images.map(({ blobId }) => blobId);
+  assert.ok(images[1] !== undefined);
+  const instance = await open(images[1], workDir);
+  pinBlob(workDir, pinned ?? '', 'user');
+  pinBlob(workDir, kernel ?? '', 'kernel');
+  const before = listCache(workDir);
+  assert.equal(before.length, 5);
+  assert.ok(before.every(({ bytes, ready }) => bytes >= 500_000 && ready === 8));
+  const total = before.reduce((sum, { bytes }) => sum + bytes, 0);
+  const dry = evictBlobs(workDir, { maxBytes: total - 1, dryRun: true });
+  assert.deepEqual(
+    dry.evicted.map(({ blobId }) => blobId),
+    [unused],
+  );
+  assert.equal(listCache(workDir).length, 5);
+  const all = evictBlobs(workDir, { maxBytes: 0 });
+  assert.deepEqual(
+    all.evicted.map(({ blobId }) => blobId),
+    [unused, newest],
+  );
+  assert.deepEqual(
+    new Map(all.kept.map(({ blobId, reason }) => [blobId, reason])),
+    new Map([
+      [used, 'in use'],
+      [pinned, 'pinned'],
+      [kernel, 'mounted by the kernel'],
+    ]),
+  );
+  assert.equal(
+    readdirSync(workDir).some((file) => file.startsWith(unused ?? '-')),
+    false,
+  );
+  assert.ok((await readWhole(instance, '/big')).equals(sampleData(500_000, 31)));
+  await instance.close();
+  unpinBlob(workDir, pinned ?? '', 'user');
+  unpinBlob(workDir, kernel ?? '', 'kernel');
+  assert.equal(evictBlobs(workDir, { maxBytes: 0 }).after, 0);
+  assert.deepEqual(readdirSync(workDir), []);
+});
+
+test('BlobCache.giveBack: nothing while a second user has the blob; then cold chunks, and the file has their bits no more', async (t) => {
+  const { images, workDir } = makeImages(t, 1, 1_000_000);
+  const [image] = images;
+  assert.ok(image !== undefined);
+  await fill(image, workDir);
+  const [first, second] = [await open(image, workDir), await open(image, workDir)];
+  const cache = first.cacheOf(0);
+  assert.ok(cache !== undefined);
+  assert.equal(await cache.giveBack(300_000), 0);
+  await second.close();
+  await readWhole(first, '/big');
+  const ino = first.image.lookup(first.image.rootIno, Buffer.from('big'));
+  assert.equal(await cache.giveBack(CHUNK), CHUNK, 'everything was read since the last look: the first goes');
+  for (const index of [1, 7]) await first.read(ino, index * CHUNK, 10, Buffer.alloc(10));
+  assert.equal(await cache.giveBack(5 * CHUNK), 5 * CHUNK);
+  assert.deepEqual(
+    Array.from({ length: 16 }, (_, i) => i).filter((index) => !cache.map.isReady(index)),
+    [0, 2, 3, 4, 5, 6],
+  );
+  const map = readFileSync(join(workDir, `${image.blobId}.blob.data.chunk_map`));
+  assert.equal(map.readUInt32LE(12), 0, 'all ready is said no longer');
+  assert.equal(map.toString('hex', 4096), '41ff');
+  assert.equal(listCache(workDir)[0]?.ready, 10);
+  assert.ok((await readWhole(first, '/big')).equals(sampleData(1_000_000, 30)));
+  await first.close();
+  const third = await open(image, workDir);
+  const before = third.metrics().backend.read_count;
+  assert.ok((await readWhole(third, '/big')).equals(sampleData(1_000_000, 30)));
+  assert.equal(third.metrics().backend.read_count, before);
+  await third.close();
+});
+
+test('CacheKeeper: four readers in threads of their own see right bytes while chunks are taken away under them', async (t) => {
+  const { images, workDir } = makeImages(t, 2, 3_000_000);
+  const [image, other] = images;
+  assert.ok(image !== undefined && other !== undefined);
+  await fill(other, workDir);
+  const data = sampleData(3_000_000, 30);
+  const lines: string[] = [];
+  const instance = await open(image, workDir, { maxSize: 1_500_000, gcMs: 3, lines });
+  const ino = instance.image.lookup(instance.image.rootIno, Buffer.from('big'));
+  const shared = new Uint8Array(new SharedArrayBuffer(data.length));
+  shared.set(data);
+  const workers = [1, 2, 3, 4].map(
+    (seed) =>
+      new Worker(new URL('../../test/conformance/gc-reader.ts', import.meta.url), {
+        workerData: { share: instance.share, data: shared, seed },
+      }),
+  );
+  let wrong = 0;
+  for (const worker of workers) {
+    worker.on('message', ({ fetch }: { fetch?: number }) => {
+      if (fetch === undefined) return;
+      const target = Buffer.alloc(200_000);
+      void instance.read(ino, fetch, target.length, target).then((got) => {
+        if (!target.subarray(0, got).equals(data.subarray(fetch, fetch + got))) wrong++;
+      });
+    });
+  }
+  await new Promise((resolve) => void setTimeout(resolve, SECONDS * 1000));
+  const ends = workers.map(async (worker) => {
+    worker.postMessage('stop');
+    for (;;) {
+      const [message] = (await once(worker, 'message')) as [
+        { counts?: { local: number; missed: number; wrong: number } },
+      ];
+      if (message.counts !== undefined) return message.counts;
+    }
+  });
+  const counts = await Promise.all(ends);
+  const metrics = instance.metrics().blobcache;
+  const epoch = instance.cacheOf(0)?.map.epoch[0] ?? 0;
+  await Promise.all(workers.map((worker) => worker.terminate()));
+  await instance.close();
+  t.diagnostic(`${JSON.stringify(counts)}, ${epoch} times, ${metrics.evicted_bytes} bytes`);
+  assert.equal(wrong + counts.reduce((sum, each) => sum + each.wrong, 0), 0);
+  assert.ok(counts.every(({ local }) => local > 0));
+  assert.ok(counts.some(({ missed }) => missed > 0));
+  assert.ok(epoch > 5, 'chunks were hardly ever taken away');
+  assert.ok(metrics.evicted_bytes > 3_000_000);
+  assert.ok(
+    lines.some((line) => line.startsWith(`info blob ${other.blobId} left the cache`)),
+    'unused blobs go first',
+  );
+  assert.equal(existsSync(join(workDir, `${other.blobId}.blob.data`)), false);
+  const again = await open(image, workDir);
+  assert.ok((await readWhole(again, '/big')).equals(data));
+  await again.close();
+});
+
+test('CacheKeeper: an encrypted cache gives chunks back as well', async (t) => {
+  const { images, workDir } = makeImages(t, 1, 2_000_000);
+  const [image] = images;
+  assert.ok(image !== undefined);
+  const key = '0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20';
+  const instance = await open(image, workDir, { maxSize: 1_048_576, gcMs: 3, key });
+  for (let round = 0; round < 4; round++)
+    assert.ok((await readWhole(instance, '/big')).equals(sampleData(2_000_000, 30)));
+  for (let i = 0; i < 1000 && instance.metrics().blobcache.evicted_bytes === 0; i++)
+    await new Promise((resolve) => void setTimeout(resolve, 5));
+  assert.ok(instance.metrics().blobcache.evicted_bytes > 0);
+  assert.ok((await readWhole(instance, '/big')).equals(sampleData(2_000_000, 30)));
+  await instance.close();
+});
