@@ -50,8 +50,8 @@ export class CacheKeeper {
   }
 
   async #look(): Promise<void> {
-    const { workDir, maxBytes, caches, meter, logger, isBusy } = this.#options;
-    const until = performance.now() + PATIENCE_MS;
+    const { workDir, maxBytes, caches, meter, logger, isBusy, intervalMs } = this.#options;
+    const until = performance.now() + Math.min(PATIENCE_MS, intervalMs ?? INTERVAL_MS);
     while (isBusy() && performance.now() < until)
       await new Promise((resolve) => void setTimeout(resolve, BUSY_POLL_MS));
     const { before } = evictBlobs(workDir, { maxBytes, dryRun: true });
