@@ -186,7 +186,7 @@ test('CacheKeeper: four readers in threads of their own see right bytes while ch
   assert.equal(wrong + counts.reduce((sum, each) => sum + each.wrong, 0), 0);
   assert.ok(counts.every(({ local }) => local > 0));
   assert.ok(counts.some(({ missed }) => missed > 0));
-  assert.ok(epoch > 5, 'chunks were hardly ever taken away');
+  assert.ok(epoch > 2, 'chunks were hardly ever taken away');
   assert.ok(metrics.evicted_bytes > 3_000_000);
   assert.ok(
     lines.some((line) => line.startsWith(`info blob ${other.blobId} left the cache`)),

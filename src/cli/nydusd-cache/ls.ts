@@ -13,7 +13,7 @@ const COLUMNS = [
   { title: 'STATE' },
 ];
 
-function isInUse(dir: string, blob: CachedBlob, open: ReadonlySet<string>): boolean {
+function isInUse(dir: string, blob: CachedBlob, open: () => ReadonlySet<string>): boolean {
   try {
     return whileUnused(dir, blob, open, () => true) === undefined;
   } catch {
@@ -31,7 +31,8 @@ export const ls = command({
   ],
   run: (ctx, values) => {
     const dir = values['work-dir'];
-    const open = openElsewhere(dir);
+    let found: Set<string> | undefined;
+    const open = (): Set<string> => (found ??= openElsewhere(dir));
     const blobs = readCacheDir(dir).map((blob) => ({ ...blob, inUse: isInUse(dir, blob, open) }));
     const rows = blobs.map(({ blobId, bytes, ready, lastUsed, inUse, pins }) => [
       blobId,

@@ -129,17 +129,17 @@ export function openElsewhere(workDir: string): Set<string> {
 /**
  * Do something with a blob that nobody uses.
  *
- * @param open what `openElsewhere` said
+ * @param open gives what `openElsewhere` says; asked only about a blob that no daemon of ours uses, as it takes a while
  * @returns undefined when it is in use, or that cannot be known
  */
 export function whileUnused<T>(
   workDir: string,
   blob: CachedBlob,
-  open: ReadonlySet<string>,
+  open: () => ReadonlySet<string>,
   action: () => T,
 ): T | undefined {
   const paths = blob.files.map((file) => join(resolve(workDir), file));
-  if (paths.some((path) => open.has(path) || isKnownDataFile(path))) return undefined;
+  if (paths.some(isKnownDataFile)) return undefined;
   const fds: number[] = [];
   try {
     for (const path of paths.filter((each) => /\.blob\.(data|raw)$/.test(each))) {
@@ -147,7 +147,7 @@ export function whileUnused<T>(
       fds.push(fd);
       if (lockFile(fd, 'exclusive') !== 0) return undefined;
     }
-    return action();
+    return paths.some((path) => open().has(path)) ? undefined : action();
   } finally {
     for (const fd of fds) closeSync(fd);
   }

@@ -5,6 +5,8 @@ import { deleteBlob, listCache, openElsewhere, whileUnused, type CachedBlob } fr
 export interface EvictOptions {
   /** bytes the directory may have afterwards */
   maxBytes: number;
+  /** bytes down to which it is cleared up once it has more than `maxBytes`; default: `maxBytes` */
+  goalBytes?: number;
   /** say what would be done */
   dryRun?: boolean;
 }
@@ -30,9 +32,11 @@ export function evictBlobs(workDir: string, options: EvictOptions): EvictResult 
   const before = blobs.reduce((sum, { bytes }) => sum + bytes, 0);
   const result: EvictResult = { before, after: before, evicted: [], kept: [] };
   if (before <= options.maxBytes) return result;
-  const open = openElsewhere(workDir);
+  const goal = options.goalBytes ?? options.maxBytes;
+  let found: Set<string> | undefined;
+  const open = (): Set<string> => (found ??= openElsewhere(workDir));
   for (const blob of blobs) {
-    if (result.after <= options.maxBytes) break;
+    if (result.after <= goal) break;
     const reason = evict(workDir, blob, open, options.dryRun === true);
     const { blobId, bytes } = blob;
     if (reason !== undefined) result.kept.push({ blobId, bytes, reason });
@@ -48,7 +52,7 @@ export function evictBlobs(workDir: string, options: EvictOptions): EvictResult 
 function evict(
   workDir: string,
   blob: CachedBlob,
-  open: ReadonlySet<string>,
+  open: () => ReadonlySet<string>,
   dryRun: boolean,
 ): string | undefined {
   if (blob.pins.includes('kernel')) return 'mounted by the kernel';

@@ -54,10 +54,10 @@ export class CacheKeeper {
     const until = performance.now() + Math.min(PATIENCE_MS, intervalMs ?? INTERVAL_MS);
     while (isBusy() && performance.now() < until)
       await new Promise((resolve) => void setTimeout(resolve, BUSY_POLL_MS));
-    const { before } = evictBlobs(workDir, { maxBytes, dryRun: true });
-    if (before <= maxBytes || this.#stopped) return;
+    if (this.#stopped) return;
     const goal = maxBytes * LOW_WATER;
-    const { after, evicted } = evictBlobs(workDir, { maxBytes: goal });
+    const { before, after, evicted } = evictBlobs(workDir, { maxBytes, goalBytes: goal });
+    if (before <= maxBytes) return;
     let size = after;
     for (const { blobId, bytes } of evicted)
       logger.info(`blob ${blobId} left the cache: ${formatSize(bytes)}`);
