@@ -224,9 +224,16 @@ for (const version of [5, 6] as const) {
       }
       assert.equal(instance.metrics().blobcache.data_all_ready, true);
       assert.equal(instance.metrics().blobcache.degraded_blobs, 0);
-      assert.deepEqual(
-        lines.map((line) => line.replace(/^(\w+) .*? (cannot|takes)/, '$1 $2')),
-        ['warn cannot be written (ENOSPC): its blob is served without caching', 'info takes data again'],
+      // a small write may fit in between: then it goes to and fro, with one line each time
+      const said = lines.map((line) => line.replace(/^(\w+) .*? (cannot|takes)/, '$1 $2'));
+      assert.ok(said.length > 0 && said.length % 2 === 0, lines.join('\n'));
+      said.forEach((line, at) =>
+        assert.equal(
+          line,
+          at % 2 === 0
+            ? 'warn cannot be written (ENOSPC): its blob is served without caching'
+            : 'info takes data again',
+        ),
       );
       await instance.close();
     },

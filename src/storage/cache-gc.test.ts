@@ -167,7 +167,10 @@ test('CacheKeeper: four readers in threads of their own see right bytes while ch
       });
     });
   }
-  await new Promise((resolve) => void setTimeout(resolve, SECONDS * 1000));
+  // until it has happened a few times, however slow the machine is
+  const times = (): number => instance.cacheOf(0)?.map.epoch[0] ?? 0;
+  for (let i = 0; i < SECONDS * 20 || (times() < 4 && i < 2000); i++)
+    await new Promise((resolve) => void setTimeout(resolve, 50));
   const ends = workers.map(async (worker) => {
     worker.postMessage('stop');
     for (;;) {
@@ -186,7 +189,7 @@ test('CacheKeeper: four readers in threads of their own see right bytes while ch
   assert.equal(wrong + counts.reduce((sum, each) => sum + each.wrong, 0), 0);
   assert.ok(counts.every(({ local }) => local > 0));
   assert.ok(counts.some(({ missed }) => missed > 0));
-  assert.ok(epoch > 2, 'chunks were hardly ever taken away');
+  assert.ok(epoch >= 4, 'chunks were hardly ever taken away');
   assert.ok(metrics.evicted_bytes > 3_000_000);
   assert.ok(
     lines.some((line) => line.startsWith(`info blob ${other.blobId} left the cache`)),
