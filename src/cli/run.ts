@@ -4,7 +4,7 @@ import type { Command, CommandContext } from './command.ts';
 import { CommandLineError, parseArgs } from './parse.ts';
 
 /** Exit status of a process that a signal ended, as shells report it. */
-const SIGNAL_STATUS = { SIGINT: 130, SIGTERM: 143 } as const;
+export const SIGNAL_STATUS = { SIGINT: 130, SIGTERM: 143 } as const;
 type Signal = keyof typeof SIGNAL_STATUS;
 
 /** What `runProgram` needs from its process. */
@@ -92,10 +92,14 @@ export async function runProgram(program: Command, argv: readonly string[], io: 
 }
 
 /**
- * Run a program as this process: real arguments, streams and signals, and an end that flushes nothing twice.
+ * Run something as this process: real arguments, streams and signals, and an end that flushes nothing twice.
  * The first SIGINT or SIGTERM aborts the work, the second one ends the process at once.
+ *
+ * @param run returns the exit status
  */
-export async function main(program: Command): Promise<void> {
+export async function runAsProcess(
+  run: (argv: readonly string[], io: ProgramIo) => Promise<number>,
+): Promise<void> {
   const stop = new AbortController();
   for (const name of Object.keys(SIGNAL_STATUS) as Signal[]) {
     process.on(name, () => {
@@ -121,10 +125,15 @@ export async function main(program: Command): Promise<void> {
     env: process.env,
     signal: stop.signal,
   };
-  const status = await runProgram(program, process.argv.slice(2), io);
+  const status = await run(process.argv.slice(2), io);
   // a pipe whose reader is slow has not taken everything yet, and `exit` would drop the rest
   for (const stream of [process.stdout, process.stderr]) {
     if (stream.writableLength > 0) await new Promise<void>((resolve) => stream.write('', () => resolve()));
   }
   process.exit(status);
+}
+
+/** Run a program as this process. */
+export function main(program: Command): Promise<void> {
+  return runAsProcess((argv, io) => runProgram(program, argv, io));
 }

@@ -1,8 +1,20 @@
 // OCI and Docker image documents: media types, annotations, and parsers that check what comes from outside.
 // Source: OCI image-spec 1.1 (manifest, index, config, descriptor), Docker manifest schema 2,
 // nydus-image-and-nydusify.md 7.1.
-import { createHash } from 'node:crypto';
 import { FormatError } from '../base/errors.ts';
+import {
+  DOCKER_CONFIG,
+  DOCKER_LAYER_GZIP,
+  DOCKER_LIST,
+  DOCKER_MANIFEST,
+  isIndexType,
+  isManifestType,
+  OCI_CONFIG,
+  OCI_INDEX,
+  OCI_LAYER_GZIP,
+  OCI_MANIFEST,
+} from '../registry/media-types.ts';
+import { sha256Of } from '../registry/verify.ts';
 import { MAX_BLOB_COMPRESSED, MAX_LAYERS, MAX_MANIFEST_SIZE } from '../base/limits.ts';
 
 /** Manifest, index or config; configs of real images stay far below it. */
@@ -11,15 +23,15 @@ export const MAX_DOCUMENT = MAX_MANIFEST_SIZE;
 const MAX_MANIFESTS = 4096;
 
 export const MediaType = {
-  ociManifest: 'application/vnd.oci.image.manifest.v1+json',
-  ociIndex: 'application/vnd.oci.image.index.v1+json',
-  ociConfig: 'application/vnd.oci.image.config.v1+json',
-  ociLayerGzip: 'application/vnd.oci.image.layer.v1.tar+gzip',
-  dockerManifest: 'application/vnd.docker.distribution.manifest.v2+json',
-  dockerIndex: 'application/vnd.docker.distribution.manifest.list.v2+json',
-  dockerConfig: 'application/vnd.docker.container.image.v1+json',
+  ociManifest: OCI_MANIFEST,
+  ociIndex: OCI_INDEX,
+  ociConfig: OCI_CONFIG,
+  ociLayerGzip: OCI_LAYER_GZIP,
+  dockerManifest: DOCKER_MANIFEST,
+  dockerIndex: DOCKER_LIST,
+  dockerConfig: DOCKER_CONFIG,
   dockerLayer: 'application/vnd.docker.image.rootfs.diff.tar',
-  dockerLayerGzip: 'application/vnd.docker.image.rootfs.diff.tar.gzip',
+  dockerLayerGzip: DOCKER_LAYER_GZIP,
   nydusBlob: 'application/vnd.oci.image.layer.nydus.blob.v1',
   nydusArtifact: 'application/vnd.nydus.image.manifest.v1+json',
   nydusConfig: 'application/vnd.nydus.image.config.v1+json',
@@ -80,7 +92,7 @@ export interface ImageConfig {
 
 /** `sha256:<hex>` of bytes. */
 export function digestOfBytes(bytes: Uint8Array): string {
-  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
+  return sha256Of(bytes);
 }
 
 /** Hex part of a digest that `parseDescriptor` let through. */
@@ -93,13 +105,7 @@ export function isDigest(text: unknown): text is string {
   return typeof text === 'string' && /^sha256:[0-9a-f]{64}$/.test(text);
 }
 
-export function isIndexType(mediaType: string): boolean {
-  return mediaType === MediaType.ociIndex || mediaType === MediaType.dockerIndex;
-}
-
-export function isManifestType(mediaType: string): boolean {
-  return mediaType === MediaType.ociManifest || mediaType === MediaType.dockerManifest;
-}
+export { isIndexType, isManifestType };
 
 type Json = Record<string, unknown>;
 

@@ -5,7 +5,7 @@ import { versionInfo } from '../../base/version.ts';
 import type { Command } from '../command.ts';
 import { helpText } from '../help.ts';
 import { chainOf, lineOf } from '../report.ts';
-import { Interrupted, type ProgramIo } from '../run.ts';
+import { Interrupted, runAsProcess, SIGNAL_STATUS, type ProgramIo } from '../run.ts';
 import { scopeOf } from '../usage.ts';
 import { buildFlags } from './build.ts';
 import { checkFlags } from './check.ts';
@@ -18,7 +18,6 @@ import { mountFlags } from './mount.ts';
 import { globalFlags, nydusify } from './program.ts';
 import { serveRegistryFlags } from './serve-registry.ts';
 
-const SIGNALS = { SIGINT: 130, SIGTERM: 143 } as const;
 const FLAGS: Readonly<Record<string, Flags>> = {
   convert: convertFlags,
   build: buildFlags,
@@ -130,7 +129,7 @@ export async function runNydusify(argv: readonly string[], io: ProgramIo): Promi
     const stop: unknown = signal.reason;
     if (signal.aborted && stop instanceof Interrupted) {
       log.error(stop.message);
-      return SIGNALS[stop.signal];
+      return SIGNAL_STATUS[stop.signal];
     }
     if (error instanceof FlagError) {
       io.stdout.write(`Incorrect Usage: ${error.message}\n\n${helpText(shown, columns)}`);
@@ -141,33 +140,6 @@ export async function runNydusify(argv: readonly string[], io: ProgramIo): Promi
 }
 
 /** Run nydusify as this process. The first SIGINT or SIGTERM ends the work, the second one the process. */
-export async function main(): Promise<void> {
-  const stop = new AbortController();
-  for (const name of Object.keys(SIGNALS) as (keyof typeof SIGNALS)[]) {
-    process.on(name, () => {
-      if (stop.signal.aborted) process.exit(SIGNALS[name]);
-      stop.abort(new Interrupted(name));
-    });
-  }
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
-    process.exit(0);
-  });
-  const status = await runNydusify(process.argv.slice(2), {
-    get stdin() {
-      return process.stdin;
-    },
-    get stdout() {
-      return process.stdout;
-    },
-    get stderr() {
-      return process.stderr;
-    },
-    env: process.env,
-    signal: stop.signal,
-  });
-  for (const stream of [process.stdout, process.stderr]) {
-    if (stream.writableLength > 0) await new Promise<void>((resolve) => stream.write('', () => resolve()));
-  }
-  process.exit(status);
+export function main(): Promise<void> {
+  return runAsProcess(runNydusify);
 }
