@@ -12,8 +12,6 @@ function checkThreads(text: string): string | undefined {
   return `invalid thread number ${threads}, valid range: [1-${MAX_FUSE_THREADS}]`;
 }
 
-const UPGRADE = 'hot upgrade comes with a later release';
-
 export const fuseOptions = {
   apisock: { type: 'string', short: 'A', help: 'Unix socket on which the HTTP API listens' },
   mountpoint: { type: 'string', short: 'M', required: true, help: 'existing directory to mount at' },
@@ -25,9 +23,8 @@ export const fuseOptions = {
   },
   'failover-policy': {
     type: 'string',
-    default: 'resend',
     values: ['none', 'resend', 'flush'],
-    help: 'what happens to requests in flight when another daemon takes over',
+    help: 'what happens to requests in flight when another daemon takes over; default: resend; given, and without --supervisor, the mount outlives a crash',
   },
   'fuse-threads': {
     type: 'string',
@@ -48,7 +45,6 @@ export const fuseOptions = {
   id: {
     type: 'string',
     requires: ['supervisor'],
-    refused: UPGRADE,
     help: 'instance id, together with --supervisor',
   },
   'log-level': {
@@ -98,7 +94,6 @@ export const fuseOptions = {
   supervisor: {
     type: 'string',
     requires: ['id'],
-    refused: UPGRADE,
     help: 'Unix socket of a supervisor, together with --id',
   },
   'virtual-mountpoint': {
@@ -107,7 +102,7 @@ export const fuseOptions = {
     default: '/',
     help: 'where inside the mount the image or directory appears',
   },
-  upgrade: { type: 'flag', refused: UPGRADE, help: 'start without mounting and wait for takeover' },
+  upgrade: { type: 'flag', help: 'start without mounting and wait for takeover' },
   'dedup-db': {
     type: 'string',
     refused: 'the database of shared chunks comes with a later release',

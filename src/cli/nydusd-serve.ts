@@ -3,6 +3,7 @@ import { UsageError, messageOf } from '../base/errors.ts';
 import type { LogLevel } from '../base/log.ts';
 import { openLog, type LogSink } from '../base/log-sink.ts';
 import { runFuseDaemon } from '../daemon/lifecycle.ts';
+import type { FailoverPolicy } from '../daemon/parts.ts';
 import { realParts } from '../daemon/real-parts.ts';
 import type { DriverChoice } from '../storage/config.ts';
 import { exitNow } from '../native/process.ts';
@@ -70,6 +71,10 @@ export async function serveFuse(ctx: CommandContext, values: Values<typeof fuseO
         mountpoint: values.mountpoint,
         threads: Number(values['fuse-threads']),
         apisock: values.apisock,
+        id: values.id,
+        supervisor: values.supervisor,
+        upgrade: values.upgrade,
+        failoverPolicy: values['failover-policy'] as FailoverPolicy | undefined,
         rlimitNofile: parseCount('rlimit-nofile', values['rlimit-nofile']),
         driver: values.driver as DriverChoice | undefined,
         detachWhenComplete: values['detach-when-complete'],

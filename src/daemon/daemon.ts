@@ -4,15 +4,16 @@ import { messageOf } from '../base/errors.ts';
 import { LOG_LEVELS, type LogLevel, type Logger } from '../base/log.ts';
 import { versionInfo } from '../base/version.ts';
 import type { ConfigV2 } from '../storage/config.ts';
-import type { ParsedConfig } from '../storage/config-parse.ts';
+import { parseConfig, type ParsedConfig } from '../storage/config-parse.ts';
 import { DaemonError } from './api-error.ts';
 import { EventRing } from './events.ts';
 import { attachFailure, openFailure, openStep, shareFailure } from './mount-failure.ts';
 import { checkMountpoint, checkPrefetchFiles, fsKind, type MountRequest } from './mount-request.ts';
-import { accountingOf, formatMountedTime, Mounts, type MountRecord } from './mounts.ts';
+import { accountingOf, formatMountedTime, Mounts, type Mount, type MountRecord } from './mounts.ts';
 import type {
   AttachOptions,
   DaemonParts,
+  FailoverPolicy,
   ImageInstance,
   MountSession,
   MountTarget,
@@ -20,6 +21,8 @@ import type {
 } from './parts.ts';
 import { StateMachine } from './state-machine.ts';
 import { superMeta } from './super-meta.ts';
+import type { Keeper } from './upgrade/keeper.ts';
+import type { Restorable, Restored, RestoredMount } from './upgrade/handover.ts';
 
 /** What a daemon serves from its start. */
 export interface InitialTarget<I extends ImageInstance> extends MountRecord {
@@ -33,7 +36,18 @@ export interface DaemonOptions<I extends ImageInstance> {
   logger: Logger & { level: LogLevel };
   id?: string | undefined;
   supervisor?: string | undefined;
+  /** for requests that a daemon before has read and not answered; default resend */
+  failoverPolicy?: FailoverPolicy | undefined;
+  /** how to go on with a connection; without it there is no taking over */
+  adopt?: ((fd: number, restored: Restored) => Promise<MountSession<I>>) | undefined;
+  /** keeps the mount when this process dies */
+  keeper?: Keeper | undefined;
+  imagePullAuth?: string | undefined;
 }
+
+/** How long the kernel's first request may take before a guardian is given up. */
+const INIT_WAIT_MS = 10_000;
+const INIT_STEP_MS = 5;
 
 export class Daemon<I extends ImageInstance = ImageInstance> {
   readonly events: EventRing;
@@ -43,6 +57,12 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   readonly #logger: Logger & { level: LogLevel };
   readonly #id: string | null;
   readonly #supervisor: string | null;
+  readonly #options: DaemonOptions<I>;
+  /** resolves when the kernel's mount, whichever it was, has ended */
+  readonly ended: Promise<void>;
+  #resolveEnded: () => void = () => {};
+  /** the session was taken over and does not serve yet */
+  #adopted = false;
   /** an exit request is being served: the workers end, the mount stays */
   leaving = false;
   #ending = false;
@@ -53,6 +73,8 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   #queue: Promise<unknown> = Promise.resolve();
 
   constructor(options: DaemonOptions<I>) {
+    this.#options = options;
+    this.ended = new Promise((resolve) => (this.#resolveEnded = resolve));
     this.#parts = options.parts;
     this.#logger = options.logger;
     this.#id = options.id ?? null;
@@ -60,10 +82,8 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     this.events = new EventRing();
     this.machine = new StateMachine(
       {
-        restore: async () => {
-          throw DaemonError.notYet('takeover');
-        },
-        startService: async () => {},
+        restore: () => this.#restore(),
+        startService: () => this.#resume(),
         // on the way out the mount goes first: workers in the kernel's hands come back then
         stopService: async () => (this.#ending ? this.#session?.unmount() : this.#session?.stop()),
         unmount: async () => this.#unmountAll(),
@@ -81,21 +101,149 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
 
   /** Begin to serve a kernel mount, with something in it or empty: the state becomes RUNNING. */
   async serve(session: MountSession<I>, initial?: InitialTarget<I>): Promise<void> {
-    this.#session = session;
+    this.#follow(session);
     await this.machine.on('Mount');
-    if (initial !== undefined) await this.#attach(initial, initial.target, initial.parsed?.config);
+    if (initial !== undefined) await this.#attach(initial, initial.target, initial.parsed);
     await this.machine.on('Start');
   }
 
-  async #attach(record: MountRecord, target: MountTarget<I>, config: ConfigV2 | undefined): Promise<void> {
-    await this.#serving().attach(record.mountpoint, target, attachOptions(config));
-    this.#remember(record, target, config);
+  #follow(session: MountSession<I>): void {
+    this.#session = session;
+    void session.ended.then(() => this.#resolveEnded());
   }
 
-  #remember(record: MountRecord, target: MountTarget<I>, config: ConfigV2 | undefined): void {
+  /** Takeover: the session and everything in it from what the supervisor keeps. */
+  async #restore(): Promise<void> {
+    if (this.#supervisor === null) throw DaemonError.upgradeManager('no supervisor is configured');
+    const { receiveState } = await import('./upgrade/supervisor.ts');
+    const { readHandover } = await import('./upgrade/handover.ts');
+    try {
+      const { bytes, fd, extra } = await receiveState(this.#supervisor);
+      if (extra > 0) this.#logger.warn(`${extra} descriptors too many from the supervisor`);
+      await this.#adopt(fd, () => readHandover(bytes));
+    } catch (error) {
+      this.#report(`takeover: ${messageOf(error)}`);
+      throw DaemonError.upgradeManager(messageOf(error));
+    }
+  }
+
+  async #adopt(fd: number, read: () => Restored): Promise<void> {
+    const { adoptOrClose } = await import('./upgrade/handover.ts');
+    const adopt = this.#options.adopt;
+    let mounts: RestoredMount[] = [];
+    const session = await adoptOrClose(fd, async () => {
+      const restored = read();
+      if (adopt === undefined) throw new Error('this daemon cannot take over');
+      mounts = restored.mounts;
+      return (await adopt(fd, restored)) as Restorable<I>;
+    });
+    try {
+      await session.drain?.(this.#policy);
+      for (const mount of mounts) await this.#restoreMount(session, mount);
+    } catch (error) {
+      await session.stop();
+      await this.#closeAll();
+      throw error;
+    }
+    this.#adopted = true;
+    this.#follow(session);
+    this.#logger.info(`took over ${mounts.length} mounts from the daemon before`);
+  }
+
+  get #policy(): FailoverPolicy {
+    return this.#options.failoverPolicy ?? 'resend';
+  }
+
+  async #restoreMount(session: Restorable<I>, mount: RestoredMount): Promise<void> {
+    const { mountpoint, source, config: text, prefetchFiles, index, generation } = mount;
+    const parsed = parseConfig(text, { imagePullAuth: this.#options.imagePullAuth });
+    const { config } = parsed;
+    const instance = await this.#parts.open({
+      bootstrap: source,
+      config,
+      id: mountpoint,
+      logger: this.#logger,
+    });
+    const target: MountTarget<I> = { kind: 'rafs', instance };
+    const canonical = `/${mountpoint.split('/').filter(Boolean).join('/')}`;
+    try {
+      session.restore({ mountpoint: canonical, index, generation }, target, attachOptions(config));
+    } catch (error) {
+      await instance.close();
+      throw error;
+    }
+    this.#remember({ mountpoint, source, prefetchFiles }, target, parsed, true);
+  }
+
+  /** Serve what was taken over. What the daemon before has read since is asked for again: it is gone by now. */
+  async #resume(): Promise<void> {
+    if (!this.#adopted) return;
+    this.#adopted = false;
+    await this.#session?.drain?.(this.#policy);
+    await this.#session?.resume?.();
+  }
+
+  /** Go on with what a guardian keeps: the state becomes RUNNING. @param fd the daemon's from now on */
+  async recover(fd: number, restored: Restored): Promise<void> {
+    await this.machine.on('Mount');
+    await this.#adopt(fd, () => restored);
+    await this.machine.on('Start');
+  }
+
+  /** Have a guardian hold the mount from now on. */
+  async keep(): Promise<void> {
+    const { keeper } = this.#options;
+    if (keeper === undefined || this.#session?.handover === undefined) return;
+    // the kernel asks at once, and the workers answer as soon as they run
+    let handover = this.#session.handover();
+    for (
+      let waited = 0;
+      handover === undefined && waited < INIT_WAIT_MS && !this.#ending;
+      waited += INIT_STEP_MS
+    ) {
+      await new Promise((resolve) => setTimeout(resolve, INIT_STEP_MS).unref());
+      handover = this.#session.handover();
+    }
+    if (handover === undefined) throw new Error('the kernel does not begin: no guardian is started');
+    await this.#save();
+    await keeper.hold(handover.fd);
+  }
+
+  /** Store what is mounted where the next daemon finds it. */
+  async #save(): Promise<void> {
+    const { keeper } = this.#options;
+    const handover = this.#session?.handover?.();
+    if (keeper === undefined || handover === undefined) return;
+    try {
+      const { encodeHandover } = await import('./upgrade/handover.ts');
+      const { KEPT_STRING } = await import('./upgrade/keeper.ts');
+      keeper.save(encodeHandover(handover, this.#mounts.list(), KEPT_STRING));
+    } catch (error) {
+      this.#report(`the state is not saved: ${messageOf(error)}`);
+    }
+  }
+
+  async #attach(
+    record: MountRecord,
+    target: MountTarget<I>,
+    parsed: ParsedConfig | undefined,
+  ): Promise<void> {
+    await this.#serving().attach(record.mountpoint, target, attachOptions(parsed?.config));
+    this.#remember(record, target, parsed);
+    await this.#save();
+  }
+
+  #remember(
+    record: MountRecord,
+    target: MountTarget<I>,
+    parsed: ParsedConfig | undefined,
+    restored = false,
+  ): void {
     const { mountpoint, source, prefetchFiles } = record;
+    const config = parsed?.config;
+    const configText = parsed?.text ?? '';
     const mountedAt = formatMountedTime(new Date());
-    this.#mounts.set({ mountpoint, source, prefetchFiles, mountedAt, config, target });
+    this.#mounts.set({ mountpoint, source, prefetchFiles, mountedAt, config, configText, restored, target });
     if (target.kind === 'passthrough') {
       this.#logger.info(`directory ${source} mounted at ${mountpoint}`);
       return;
@@ -140,12 +288,14 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   mountImage(request: MountRequest): Promise<void> {
     return this.#inTurn(async () => {
       const kind = fsKind(request.fsType);
-      if (this.#mounts.get(request.mountpoint) !== undefined) {
+      const there = this.#mounts.get(request.mountpoint);
+      if (there !== undefined) {
+        if (there.restored && isSameMount(there, request)) return;
         throw DaemonError.other('object or filesystem already exists');
       }
-      const { target, config } = await this.#openFor(request, kind);
+      const { target, parsed } = await this.#openFor(request, kind);
       try {
-        await this.#attach(request, target, config);
+        await this.#attach(request, target, parsed);
       } catch (error) {
         await closeTarget(target);
         throw attachFailure(error);
@@ -161,15 +311,20 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
       if (old === undefined) throw DaemonError.other("object or filesystem doesn't exist");
       if (kind !== 'rafs' || old.target.kind !== 'rafs')
         throw DaemonError.other('filesystem type mismatch, expect RAFS');
-      const { target, config } = await this.#openFor(request, kind);
+      const { target, parsed } = await this.#openFor(request, kind);
       let retired: Promise<void>;
       try {
-        ({ retired } = await this.#serving().replace(request.mountpoint, target, attachOptions(config)));
+        ({ retired } = await this.#serving().replace(
+          request.mountpoint,
+          target,
+          attachOptions(parsed?.config),
+        ));
       } catch (error) {
         await closeTarget(target);
         throw error;
       }
-      this.#remember(request, target, config);
+      this.#remember(request, target, parsed);
+      await this.#save();
       this.#closeLater(old.target, retired);
     });
   }
@@ -193,11 +348,11 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   async #openFor(
     request: MountRequest,
     kind: MountTarget['kind'],
-  ): Promise<{ target: MountTarget<I>; config: ConfigV2 | undefined }> {
+  ): Promise<{ target: MountTarget<I>; parsed: ParsedConfig | undefined }> {
     checkPrefetchFiles(request.prefetchFiles);
     if (kind === 'passthrough') {
       checkMountpoint(request.mountpoint);
-      return { target: { kind, directory: await this.#share(request.source) }, config: undefined };
+      return { target: { kind, directory: await this.#share(request.source) }, parsed: undefined };
     }
     let parsed: ParsedConfig;
     try {
@@ -216,7 +371,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
         id: request.mountpoint,
         logger: this.#logger,
       });
-      return { target: { kind, instance: await open }, config };
+      return { target: { kind, instance: await open }, parsed };
     } catch (error) {
       this.#logger.error(`cannot mount ${request.source}: ${messageOf(error)}`);
       throw openFailure(openStep(error), error);
@@ -239,6 +394,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
       if (mount === undefined) throw DaemonError.other("object or filesystem doesn't exist");
       await this.#serving().detach(mountpoint);
       this.#mounts.delete(mountpoint);
+      await this.#save();
       await closeTarget(mount.target);
       this.#logger.info(
         `${mount.target.kind === 'rafs' ? 'RAFS filesystem' : 'directory'} unmounted from ${mountpoint}`,
@@ -262,6 +418,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     return this.#inTurn(async () => {
       this.#ending = true;
       await this.machine.shutdown();
+      await this.#options.keeper?.end();
       await this.#closeAll();
     });
   }
@@ -271,6 +428,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     this.leaving = true;
     return this.#inTurn(async () => {
       await this.machine.exit();
+      await this.#options.keeper?.end();
       await this.#closeAll();
     }).catch((error: unknown) => {
       this.leaving = false;
@@ -283,10 +441,26 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     return this.#inTurn(() => this.machine.on(event));
   }
 
-  /** Send the state to a supervisor: none can be configured yet. */
-  async sendfd(): Promise<void> {
-    if (this.#session === undefined) throw DaemonError.notReady();
-    throw DaemonError.upgradeManager('no supervisor is configured: sendfd is not supported yet');
+  /** Give state and connection to the supervisor, for a daemon to come. */
+  sendfd(): Promise<void> {
+    return this.#inTurn(async () => {
+      const session = this.#session;
+      if (session === undefined) throw DaemonError.notReady();
+      if (this.#supervisor === null) throw DaemonError.upgradeManager('no supervisor is configured');
+      if (session.handover === undefined)
+        throw DaemonError.upgradeManager(
+          `NoEnoughFds: driver ${session.driver?.name} has no connection to send`,
+        );
+      const handover = session.handover();
+      if (handover === undefined) throw DaemonError.notReady();
+      const { encodeHandover } = await import('./upgrade/handover.ts');
+      const { sendState } = await import('./upgrade/supervisor.ts');
+      try {
+        await sendState(this.#supervisor, encodeHandover(handover, this.#mounts.list()), handover.fd);
+      } catch (error) {
+        throw DaemonError.upgradeManager(messageOf(error));
+      }
+    });
   }
 
   /** `GET /daemon`; version 2 of the API shows no mounts. */
@@ -366,6 +540,12 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     this.#session?.setWireLog(level === 'trace');
     return true;
   }
+}
+
+/** Whether a request asks for exactly what is mounted: the snapshotter repeats its mounts after a takeover. */
+function isSameMount({ source, configText, target }: Mount, request: MountRequest): boolean {
+  if (target.kind !== 'rafs' || request.source !== source) return false;
+  return request.readConfig().text === configText;
 }
 
 function attachOptions(config: ConfigV2 | undefined): AttachOptions {

@@ -1,6 +1,7 @@
 // What a daemon serves from the start, chosen from its command line. Source: nydusd.md 1.12, 11.
 import { readFileSync, realpathSync, statSync } from 'node:fs';
 import { UsageError, messageOf } from '../base/errors.ts';
+import { mountInfoOf } from '../serve/fuse/mount-info.ts';
 import { parseConfig, readConfigFile, type ParsedConfig } from '../storage/config-parse.ts';
 
 export interface SourceOptions {
@@ -116,6 +117,8 @@ export function resolveMountpoint(path: string): string {
         : 'every directory on the way to it must be accessible';
     throw new UsageError(`mountpoint ${path}: ${messageOf(error)}`, { cause: error, exitCode: 1, hint });
   }
+  // a mount that waits for its next daemon would keep us waiting too; what is mounted is a directory
+  if (mountInfoOf(real)?.type.startsWith('fuse') === true) return real;
   try {
     if (!statSync(real).isDirectory()) {
       throw new UsageError(`mountpoint ${path} is not a directory`, {

@@ -1,5 +1,6 @@
 // One run of a FUSE daemon: start-up in upstream's order, then waiting for a reason to end, then the end.
 // Source: nydusd.md 2.1, 2.3, 2.4.
+import { existsSync } from 'node:fs';
 import { NydusError, UsageError, messageOf } from '../base/errors.ts';
 import type { LogSink } from '../base/log-sink.ts';
 import { versionLine } from '../base/version.ts';
@@ -13,8 +14,10 @@ import {
   type SourceOptions,
 } from './initial-mount.ts';
 import type { DriverChoice } from '../storage/config.ts';
-import type { DaemonParts, ImageInstance, MountSession, MountTarget } from './parts.ts';
+import type { DaemonParts, FailoverPolicy, ImageInstance, MountSession, MountTarget } from './parts.ts';
 import { Router } from './router.ts';
+import { keeperPath } from './upgrade/keeper-path.ts';
+import type { Kept, Keeper } from './upgrade/keeper.ts';
 
 /** Longest that an orderly end may take; test suites kill a daemon that needs 10 s. */
 export const SHUTDOWN_TIMEOUT_MS = 8000;
@@ -26,6 +29,12 @@ export interface FuseDaemonOptions extends SourceOptions {
   rlimitNofile: number;
   /** mount read-write */
   writable: boolean;
+  id?: string | undefined;
+  supervisor?: string | undefined;
+  /** mount nothing, and wait for a takeover */
+  upgrade?: boolean | undefined;
+  /** as given; where it is, and no supervisor, a guardian keeps the mount */
+  failoverPolicy?: FailoverPolicy | undefined;
   /** who serves the image; default: what its configuration says, else fuse */
   driver?: DriverChoice | undefined;
   /** end, leaving a mount of the kernel, once everything is local */
@@ -44,7 +53,6 @@ type Reason = 'signal' | 'unmounted' | 'exit';
 
 interface Running<I extends ImageInstance> {
   daemon: Daemon<I>;
-  session: MountSession<I>;
   api: ApiServer | undefined;
   exitRequested: Promise<void>;
 }
@@ -66,7 +74,7 @@ export async function runFuseDaemon<I extends ImageInstance>(
   const reason = await Promise.race<Reason>([
     aborted(signal).then(() => 'signal'),
     // an exit request ends the workers too: its answer goes out first
-    running.session.ended.then(async () => {
+    running.daemon.ended.then(async () => {
       if (!running.daemon.leaving) return 'unmounted';
       await running.exitRequested;
       return 'exit';
@@ -92,21 +100,87 @@ async function start<I extends ImageInstance>(
   context: FuseDaemonContext<I>,
 ): Promise<Running<I>> {
   const { logger, parts } = context;
+  const { apisock, supervisor, id, failoverPolicy, imagePullAuth } = options;
   const mountpoint = resolveMountpoint(options.mountpoint);
-  const initial = chooseInitialMount(options);
+  const kept = supervisor === undefined ? await takeKept(apisock, mountpoint, logger) : undefined;
+  const waits =
+    supervisor !== undefined && (options.upgrade === true || (await crashed(mountpoint, apisock, logger)));
+  if (options.upgrade === true && supervisor === undefined)
+    throw new UsageError('--upgrade needs --supervisor and --id', { exitCode: 1 });
+  const initial = waits || kept !== undefined ? undefined : chooseInitialMount(options);
   for (const warning of initial?.parsed?.warnings ?? []) logger.warn(`configuration: ${warning}`);
-  const daemon = new Daemon<I>({ parts, logger });
-  const session = await startServing(daemon, mountpoint, options, initial, context);
+  const keeper = kept?.keeper ?? (await newKeeper(options, mountpoint, logger));
+  const daemon = new Daemon<I>({
+    parts,
+    logger,
+    id,
+    supervisor,
+    failoverPolicy,
+    imagePullAuth,
+    keeper,
+    adopt: (fd, { connection, serveOpen }) =>
+      parts.adopt({ mountpoint, threads: options.threads, serveOpen, hold: false, logger }, fd, connection),
+  });
+  if (kept !== undefined) await recover(daemon, kept, logger);
+  else if (!waits) await startServing(daemon, mountpoint, options, initial, context);
+  // nobody waits for it: a crash before it is there leaves a dead mount, as one without it does
+  daemon.keep().catch((error: unknown) => logger.error(messageOf(error)));
   const exit = Promise.withResolvers<void>();
   const router = new Router(daemon, exit.resolve);
-  const { apisock } = options;
   try {
     const handle = router.handle.bind(router);
     const api = apisock === undefined ? undefined : await startApiServer({ path: apisock, handle, logger });
-    return { daemon, session, api, exitRequested: exit.promise };
+    return { daemon, api, exitRequested: exit.promise };
   } catch (error) {
     await daemon.shutdown();
     throw error;
+  }
+}
+
+/** What a guardian keeps for this daemon. Looked at only where there is a record: most starts load nothing for it. */
+async function takeKept(
+  apisock: string | undefined,
+  mountpoint: string,
+  logger: LogSink,
+): Promise<Kept | undefined> {
+  if (!existsSync(keeperPath(apisock, mountpoint))) return undefined;
+  const { Keeper } = await import('./upgrade/keeper.ts');
+  return Keeper.take(keeperPath(apisock, mountpoint), mountpoint, logger);
+}
+
+async function newKeeper(
+  { failoverPolicy, supervisor, apisock, driver, sharedDir }: FuseDaemonOptions,
+  mountpoint: string,
+  logger: LogSink,
+): Promise<Keeper | undefined> {
+  if ((failoverPolicy ?? 'none') === 'none' || supervisor !== undefined) return undefined;
+  if (sharedDir !== undefined || (driver ?? 'fuse') !== 'fuse') return undefined;
+  const { Keeper } = await import('./upgrade/keeper.ts');
+  return Keeper.create(keeperPath(apisock, mountpoint), mountpoint, logger);
+}
+
+async function crashed(mountpoint: string, apisock: string | undefined, logger: LogSink): Promise<boolean> {
+  const { hasCrashed } = await import('./upgrade/crash.ts');
+  if (!hasCrashed(mountpoint, apisock)) return false;
+  logger.error('A previous daemon crashed! Try to failover later.');
+  return true;
+}
+
+/** Serve what a guardian has kept. When that fails the guardian goes on keeping it. */
+async function recover<I extends ImageInstance>(
+  daemon: Daemon<I>,
+  kept: Kept,
+  logger: LogSink,
+): Promise<void> {
+  logger.info(`going on with the mount of a daemon that ended: ${kept.restored.mounts.length} images`);
+  try {
+    await daemon.recover(kept.fd, kept.restored);
+  } catch (error) {
+    throw new UsageError(`cannot go on with the mount of the daemon before: ${messageOf(error)}`, {
+      cause: error,
+      exitCode: 1,
+      hint: 'readers still wait for it; put back what is missing, or give it up with umount -l, and start again',
+    });
   }
 }
 
@@ -130,6 +204,7 @@ async function startServing<I extends ImageInstance>(
     serveOpen: initial?.kind !== 'rafs',
     hold: initial !== undefined,
     writable,
+    outlive: options.supervisor !== undefined || (options.failoverPolicy ?? 'none') !== 'none',
     logger,
     whileStarting: () => starting.resolve(),
     driver: options.driver ?? initial?.parsed?.config.driver,

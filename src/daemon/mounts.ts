@@ -14,6 +14,10 @@ export interface MountRecord {
 /** Something that is mounted. */
 export type Mount<I extends ImageInstance = ImageInstance> = MountRecord & {
   mountedAt: string;
+  /** text of the configuration; empty for a directory */
+  configText: string;
+  /** taken over from another daemon */
+  restored: boolean;
   /** undefined for a directory */
   config: ConfigV2 | undefined;
   target: MountTarget<I>;

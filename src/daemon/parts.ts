@@ -69,6 +69,35 @@ export interface DriverInfo {
   fallbacks: string[];
 }
 
+/** Where something is mounted, in the kernel's eyes. */
+export interface HandoverPlace {
+  mountpoint: string;
+  index: number;
+  generation: number;
+}
+
+/** What was agreed with the kernel, and how its numbers go on. */
+export interface HandoverConnection {
+  /** INIT flags, `flags2` above */
+  offered: bigint;
+  agreed: bigint;
+  directories: readonly { ino: number; parent: number; name: string }[];
+  next: { index: number; ino: number };
+}
+
+/** What a session leaves to the next daemon. */
+export interface Handover extends HandoverConnection {
+  /** belongs to the session */
+  fd: number;
+  serveOpen: boolean;
+  places: readonly HandoverPlace[];
+  /** name below /sys/fs/fuse/connections */
+  connectionId: number;
+}
+
+/** What happens to requests that a daemon before has read and not answered. */
+export type FailoverPolicy = 'none' | 'resend' | 'flush';
+
 /** A kernel mount with its workers; mountpoints are places inside it. */
 export interface MountSession<I extends ImageInstance = ImageInstance> {
   /** show something where nothing is */
@@ -95,6 +124,14 @@ export interface MountSession<I extends ImageInstance = ImageInstance> {
   inflight(): readonly InflightOp[];
   /** switch the log line per operation */
   setWireLog(on: boolean): void;
+  /** what the next daemon needs; undefined before the kernel was answered, absent where there is no handing over */
+  handover?(): Handover | undefined;
+  /** show again what the daemon before has shown; before `resume` */
+  restore?(place: HandoverPlace, target: MountTarget<I>, options: AttachOptions): void;
+  /** begin to serve what was taken over */
+  resume?(): Promise<void>;
+  /** deal with what the daemon before has read and not answered; never fails */
+  drain?(policy: FailoverPolicy): Promise<void>;
   /** present when a driver was chosen */
   readonly driver?: DriverInfo | undefined;
 }
@@ -114,6 +151,8 @@ export interface SessionOptions {
   hold: boolean;
   /** mount read-write */
   writable?: boolean;
+  /** another process may hold the connection: nothing that was read is lost with this one */
+  outlive?: boolean;
   logger: Logger;
   /** called once the workers are starting: this thread has time for other things until they are ready */
   whileStarting?: () => void;
@@ -129,6 +168,8 @@ export interface InstanceOptions {
 /** How the daemon gets at the filesystem side. */
 export interface DaemonParts<I extends ImageInstance = ImageInstance> {
   mount(options: SessionOptions): Promise<MountSession<I>>;
+  /** go on with a mount of another daemon. @param fd the session's once this returns */
+  adopt(options: SessionOptions, fd: number, before: HandoverConnection): Promise<MountSession<I>>;
   open(options: InstanceOptions): Promise<I>;
   /** get a directory ready to be served */
   share(source: string): Promise<SharedDirectory>;

@@ -4,7 +4,7 @@ import type { FuseSession, MountSource } from '../serve/fuse/session.ts';
 import type { SharedDirectory } from '../serve/passthrough/passthrough-fs.ts';
 import type { DriverChoice } from '../storage/config.ts';
 import { OverlaySession, type OverlayCalls } from './overlay-session.ts';
-import type { DaemonParts, MountSession, MountTarget, SessionOptions } from './parts.ts';
+import type { DaemonParts, Handover, MountSession, MountTarget, SessionOptions } from './parts.ts';
 
 /** The daemon hands back what it got from `realParts`. */
 function sourceOf(target: MountTarget<RafsInstance>): MountSource {
@@ -13,9 +13,19 @@ function sourceOf(target: MountTarget<RafsInstance>): MountSource {
     : { kind: 'passthrough', directory: target.directory as SharedDirectory };
 }
 
+function handoverOf(session: FuseSession, serveOpen: boolean): Handover | undefined {
+  const connection = session.connection();
+  const { deviceFd: fd, connectionId } = session;
+  return connection && { ...connection, fd, serveOpen, connectionId };
+}
+
 /** A FUSE session as the daemon sees it. */
-function mountSession(session: FuseSession): MountSession<RafsInstance> {
+function mountSession(session: FuseSession, serveOpen: boolean): MountSession<RafsInstance> {
   return {
+    handover: () => handoverOf(session, serveOpen),
+    restore: (place, target, options) => session.restore(place, sourceOf(target), options),
+    resume: () => session.resume(),
+    drain: (policy) => session.drain(policy),
     ended: session.ended,
     attach: (mountpoint, target, options) => session.attach(mountpoint, sourceOf(target), options),
     replace: (mountpoint, target, options) => session.replace(mountpoint, sourceOf(target), options),
@@ -37,7 +47,7 @@ async function mountFuse(options: SessionOptions): Promise<MountSession<RafsInst
   await detachDeadMounts(options.mountpoint, options.logger);
   const mounting = FuseSession.mount(options);
   if (options.whileStarting !== undefined) setImmediate(options.whileStarting);
-  return mountSession(await mounting);
+  return mountSession(await mounting, options.serveOpen);
 }
 
 /** By the kernel itself where it can; without an image there is nothing that it could mount. */
@@ -62,6 +72,10 @@ export const realParts: DaemonParts<RafsInstance> = {
     const session = await (isFuse ? mountFuse(options) : mountKernel(options, driver));
     const calls = (): Promise<OverlayCalls> => import('../serve/overlay/kernel-overlay.ts');
     return new OverlaySession(session, { mountpoint, writable, logger, calls });
+  },
+  adopt: async (options, fd, before) => {
+    const { FuseSession } = await import('../serve/fuse/session.ts');
+    return mountSession(FuseSession.adopt(options, fd, before), options.serveOpen);
   },
   open: async (options) => {
     const { RafsInstance } = await import('../rafs/instance.ts');

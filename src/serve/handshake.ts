@@ -4,6 +4,7 @@ import { constants } from 'node:os';
 import type { Exchange } from './exchange.ts';
 import {
   CONGESTION_THRESHOLD,
+  INC_EPOCH_MINOR,
   InitFlag,
   InitFlag2,
   KERNEL_MINOR_VERSION,
@@ -71,6 +72,8 @@ export function init(x: Exchange): number {
   const wanted = x.serveOpen ? WANTED : WANTED | NO_OPEN;
   const flags = wanted & offered & (extended ? -1 : ~InitFlag.INIT_EXT);
   const agreed = Math.min(minor, KERNEL_MINOR_VERSION);
+  const offered2 = extended ? initIn.field.flags2(view, at) : 0;
+  const flags2 = (WANTED2 & offered2) >>> 0;
   initOut.write(x.reply.view, out, {
     major: KERNEL_VERSION,
     minor: agreed,
@@ -81,8 +84,31 @@ export function init(x: Exchange): number {
     maxWrite: (flags & InitFlag.BIG_WRITES) !== 0 ? MAX_IO : 4096,
     timeGran: 1,
     maxPages: (flags & InitFlag.MAX_PAGES) !== 0 ? MAX_PAGES : 0,
-    flags2: extended ? (WANTED2 & initIn.field.flags2(view, at)) >>> 0 : 0,
+    flags2,
   });
+  x.state.setOptions(both(offered, offered2), both(flags, flags2));
   x.state.setNegotiated(agreed);
   return initOut.size;
+}
+
+/** Both flag words as one number. */
+function both(flags: number, flags2: number): bigint {
+  return (BigInt(flags2 >>> 0) << 32n) | BigInt(flags >>> 0);
+}
+
+/** What upstream agrees on with any kernel. */
+const UPSTREAM_MINOR = 33;
+/** The first minor with HAS_RESEND. */
+const RESEND_MINOR = 40;
+
+/**
+ * The protocol minor of a session that another daemon negotiated: it is not part of a saved state. Upstream never takes HAS_RESEND,
+ * we always do, so that tells who it was; of the minors after it only INC_EPOCH_MINOR (Linux 6.16) makes a difference.
+ *
+ * @param release version of the running kernel, such as `6.18.1`
+ */
+export function minorOf(agreed: bigint, release: string): number {
+  if (((agreed >> 32n) & BigInt(InitFlag2.HAS_RESEND)) === 0n) return UPSTREAM_MINOR;
+  const [major = 0, minor = 0] = release.split('.').map((part) => Number.parseInt(part, 10));
+  return major > 6 || (major === 6 && minor >= 16) ? INC_EPOCH_MINOR : RESEND_MINOR;
 }

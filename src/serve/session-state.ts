@@ -6,6 +6,9 @@ const NEGOTIATED = 1;
 const GENERATION = 2;
 const STOP = 3;
 const TRACE = 4;
+/** 64 bits each: INIT flags, `flags2` above */
+const OFFERED = 5;
+const AGREED = 7;
 const WORDS = 16;
 
 /** Switches in shared memory. */
@@ -32,6 +35,29 @@ export class SessionState {
   setNegotiated(minor: number): void {
     Atomics.store(this.#words, CLAIMED, 1);
     Atomics.store(this.#words, NEGOTIATED, minor);
+  }
+
+  /** What the kernel offered in INIT and what we took of it; for a successor. */
+  setOptions(offered: bigint, agreed: bigint): void {
+    const put = (at: number, value: bigint): void => {
+      Atomics.store(this.#words, at, Number(value & 0xffff_ffffn) | 0);
+      Atomics.store(this.#words, at + 1, Number(value >> 32n) | 0);
+    };
+    put(OFFERED, offered);
+    put(AGREED, agreed);
+  }
+
+  #options(at: number): bigint {
+    const word = (i: number): bigint => BigInt(Atomics.load(this.#words, i) >>> 0);
+    return (word(at + 1) << 32n) | word(at);
+  }
+
+  get offered(): bigint {
+    return this.#options(OFFERED);
+  }
+
+  get agreed(): bigint {
+    return this.#options(AGREED);
   }
 
   /** Protocol minor in use; 0 = INIT has not been answered. */

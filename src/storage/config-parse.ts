@@ -26,6 +26,8 @@ const CACHE_TYPES = ['blobcache', 'filecache', 'fscache', 'dummycache', ''] as c
 const MODES = ['direct', 'cached'] as const;
 
 export interface ParsedConfig {
+  /** what was parsed: another process parses it again */
+  text: string;
   config: ConfigV2;
   /** one line each: unknown keys, with their line */
   warnings: string[];
@@ -362,7 +364,7 @@ export function parseConfig(text: string, options: ParseOptions = {}): ParsedCon
   const auth = options.imagePullAuth ?? '';
   const registry = config.backend?.registry;
   if (auth !== '' && registry) registry['auth'] = auth;
-  return { config, warnings: document.warnings };
+  return { text, config, warnings: document.warnings };
 }
 
 /**

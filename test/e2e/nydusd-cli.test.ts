@@ -50,7 +50,7 @@ interface Mistake {
 }
 
 /** Mistakes about what comes with later releases: refused by name, tested below. */
-const LATER = /^(singleton|virtiofs|uffd|nbd)$|--(supervisor|id|upgrade|dedup-db)$/;
+const LATER = /^(singleton|virtiofs|uffd|nbd)$|--dedup-db$/;
 
 function mistakes(): Mistake[] {
   return (
@@ -98,8 +98,6 @@ describe('nydusd command line', { skip }, () => {
   it('nydusd: what comes with later releases is refused by name, before anything happens', () => {
     const base = ['--mountpoint', join(work, 'mnt')];
     const cases: [args: string[], named: string][] = [
-      [['--upgrade', ...base], '--upgrade'],
-      [['--id', 'x', '--supervisor', '/x', ...base], '--id'],
       [['--dedup-db', 'x', ...base], '--dedup-db'],
       [['fuse', '--dedup-db', 'x', ...base], '--dedup-db'],
       [['singleton'], 'singleton'],

@@ -3,7 +3,7 @@ import { mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MNT_DETACH, unmount } from '../../native/mount.ts';
-import { mountInfoOf } from '../../serve/fuse/device.ts';
+import { mountInfoOf } from '../../serve/fuse/mount-info.ts';
 
 const PREFIX = '.nydusd-doctor-';
 /** Mounts on top of each other that are taken away at most. */

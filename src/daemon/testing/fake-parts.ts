@@ -3,6 +3,7 @@ import type {
   AttachOptions,
   DaemonParts,
   FsCounters,
+  Handover,
   ImageInstance,
   InflightOp,
   MountSession,
@@ -47,6 +48,8 @@ export interface FakeParts extends DaemonParts<FakeInstance> {
   openError: unknown;
   /** what `attach` throws */
   attachError: unknown;
+  /** what the session hands over */
+  handover: Handover | undefined;
   /** the kernel's side of the mount goes away */
   kernelUnmounts(): void;
 }
@@ -84,17 +87,27 @@ export function fakeParts(): FakeParts {
     pattern: () => [{ ino: 7, nr_read: 1, first_access_time_secs: 1, first_access_time_nanos: 2 }],
     takeLatest: () => [[7]],
     inflight: () => parts.busy,
+    handover: () => parts.handover,
+    restore: ({ mountpoint, index }, target) =>
+      void log.push(`restore ${named(target)}${at(mountpoint)} as ${index}`),
+    resume: async () => void log.push('resume'),
+    drain: async (policy) => void log.push(`drain ${policy}`),
     setWireLog: (on) => void log.push(`wire log ${on ? 'on' : 'off'}`),
   };
   const parts: FakeParts = {
     log,
     attached: undefined,
     busy: [],
+    handover: undefined,
     openError: undefined,
     attachError: undefined,
     kernelUnmounts: () => ended.resolve(),
     mount: async ({ mountpoint, serveOpen }) => {
       log.push(`mount ${mountpoint}${serveOpen ? ' with open' : ''}`);
+      return session;
+    },
+    adopt: async ({ mountpoint }) => {
+      log.push(`adopt ${mountpoint}`);
       return session;
     },
     share: async (source) => {

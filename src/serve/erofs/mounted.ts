@@ -1,5 +1,5 @@
 // What is mounted where, as the kernel lists it. Source: proc(5), /proc/<pid>/mountinfo.
-import { mountInfoOf } from '../fuse/device.ts';
+import { mountInfoOf } from '../fuse/mount-info.ts';
 
 /** The superblock mounted at a path, `major:minor`, when it is an EROFS one. The newest mount counts. */
 export function erofsDeviceAt(mountpoint: string): string | undefined {

@@ -18,6 +18,7 @@ import {
   MS_RDONLY,
   unmount,
 } from '../../native/mount.ts';
+import { mountInfoOf } from './mount-info.ts';
 
 const { EPERM, EINVAL, ENOENT } = constants.errno;
 
@@ -172,31 +173,6 @@ export async function unmountDevice(mountpoint: string): Promise<boolean> {
     throw new UsageError(`fusermount3 cannot unmount ${mountpoint}: ${stderr}`, { exitCode: 1 });
   }
   return status === 0;
-}
-
-/** A line of /proc/self/mountinfo. */
-export interface MountInfo {
-  mountpoint: string;
-  major: number;
-  minor: number;
-  type: string;
-  source: string;
-}
-
-/** The newest mount exactly at a path, read without touching it (a dead FUSE mount blocks stat). Source: proc(5). */
-export function mountInfoOf(mountpoint: string): MountInfo | undefined {
-  let found: MountInfo | undefined;
-  for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
-    const fields = line.split(' ');
-    const path = (fields[4] ?? '').replace(/\\(\d{3})/g, (_, octal: string) =>
-      String.fromCharCode(parseInt(octal, 8)),
-    );
-    if (path !== mountpoint) continue;
-    const [major, minor] = (fields[2] ?? '').split(':').map(Number);
-    const [type = '', source = ''] = fields.slice(fields.indexOf('-') + 1);
-    found = { mountpoint, major: major ?? 0, minor: minor ?? 0, type, source };
-  }
-  return found;
 }
 
 /**

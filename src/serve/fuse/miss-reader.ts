@@ -47,6 +47,7 @@ export class MissReader {
   readonly #counters: CounterSet;
   readonly #accounting: Accounting;
   readonly #logger: Logger;
+  #muted = false;
 
   constructor(counters: CounterSet, accounting: Accounting, logger: Logger) {
     this.#counters = counters;
@@ -95,6 +96,7 @@ export class MissReader {
   }
 
   #reply(report: MissReport, buffer: Buffer, result: number): void {
+    if (this.#muted) return;
     const length = outHeader.size + Math.max(0, result);
     buffer.writeUInt32LE(length, O.len);
     buffer.writeInt32LE(Math.min(0, result), O.error);
@@ -115,6 +117,11 @@ export class MissReader {
       if (this.#earlyInterrupts.size > MAX_EARLY_INTERRUPTS && oldest !== undefined)
         this.#earlyInterrupts.delete(oldest);
     }
+  }
+
+  /** Answer nothing from now on: a successor will. */
+  mute(): void {
+    this.#muted = true;
   }
 
   /** Give up all reads, or those of one image. */

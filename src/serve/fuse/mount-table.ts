@@ -31,6 +31,7 @@ export interface AttachOptions {
 /** One backend that workers serve. */
 export interface Attached {
   readonly index: number;
+  /** how often its index was used before: tells its inodes from those of an image before it */
   readonly generation: number;
   /** the pseudo directory it covers */
   readonly node: PseudoNode;
@@ -61,7 +62,10 @@ export class MountTable {
   /** known to workers, by index: what is shown, and what is being replaced */
   readonly #known = new Map<number, Attached>();
   #lastIndex = 0;
-  #generation = 0;
+  /** how many were ever shown */
+  #shownCount = 0;
+  /** how often each index was given to something else */
+  readonly #reuses = new Map<number, number>();
 
   /** What is mounted at a place. */
   at(mountpoint: string): Attached | undefined {
@@ -92,8 +96,52 @@ export class MountTable {
   }
 
   /** How many were ever shown. */
-  get generation(): number {
-    return this.#generation;
+  get shownCount(): number {
+    return this.#shownCount;
+  }
+
+  /** Index of the next backend, and number of the next directory: for a successor. */
+  get next(): { index: number; ino: number } {
+    return { index: (this.#lastIndex % MAX_MOUNTS) + 1, ino: this.#tree.nextIno };
+  }
+
+  /** What is shown, by the numbers that the kernel knows. */
+  places(): { mountpoint: string; index: number; generation: number }[] {
+    return [...this.#shown.values()].map(({ node, index, generation }) => ({
+      mountpoint: this.#tree.pathOf(node.ino),
+      index,
+      generation,
+    }));
+  }
+
+  /** Go on where a daemon before was: its directories and its numbers. Only in an empty table. */
+  restore(
+    directories: readonly Pick<PseudoNode, 'ino' | 'parent' | 'name'>[],
+    next: { index: number; ino: number },
+  ): void {
+    this.#tree.restore(directories, next.ino);
+    this.#lastIndex = Math.max(0, next.index - 1);
+  }
+
+  /**
+   * Show what a daemon before has shown, under the same numbers.
+   *
+   * @throws UsageError EINVAL no mountpoint, or the place or the index is taken
+   */
+  restoreMount(
+    mountpoint: string,
+    { index, generation }: { index: number; generation: number },
+    source: MountSource,
+    options: AttachOptions,
+  ): Attached {
+    const node = this.#tree.place(mountpoint);
+    if (this.#known.has(index) || this.#shown.has(node.ino))
+      throw new UsageError(`${mountpoint} or its index ${index} is taken`);
+    this.#reuses.set(index, generation);
+    this.#shownCount++;
+    const restored: Attached = { index, generation, node, source, options };
+    this.show(restored);
+    return restored;
   }
 
   /**
@@ -104,7 +152,11 @@ export class MountTable {
   add(mountpoint: string, source: MountSource, options: AttachOptions): Attached {
     const index = this.#nextIndex();
     const node = this.#tree.place(mountpoint);
-    const added: Attached = { index, generation: ++this.#generation, node, source, options };
+    // 0 for the first one, as upstream has it always: a successor does not know it otherwise
+    const generation = (this.#reuses.get(index) ?? -1) + 1;
+    this.#reuses.set(index, generation);
+    this.#shownCount++;
+    const added: Attached = { index, generation, node, source, options };
     this.show(added);
     return added;
   }

@@ -41,6 +41,11 @@ export function advanceEpoch(fd: number): Promise<void> {
   return send(fd, Notify.INC_EPOCH, []);
 }
 
+/** Have every request that was read and not answered handed out again (kernel 6.9). */
+export function resendRequests(fd: number): Promise<void> {
+  return send(fd, Notify.RESEND, []);
+}
+
 /**
  * Make the kernel forget a tree whose root is the root of the mount: names below it first, then the root itself.
  *

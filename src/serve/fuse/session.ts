@@ -1,15 +1,21 @@
 // A FUSE mount, seen from the main thread: starts the workers, tells them what is mounted, fetches and answers
 // what is not local, and ends it all. Source: nydusd.md 9, 10; DESIGN 3.
 import { closeSync } from 'node:fs';
+import { release } from 'node:os';
 import { messageOf, UsageError } from '../../base/errors.ts';
 import type { Logger, LogLevel } from '../../base/log.ts';
+import { duplicateDescriptor, setNonBlocking } from '../../native/descriptor.ts';
 import { prepareInterrupts } from '../../native/thread-interrupt.ts';
 import { AccessLog, ACCESS_LOG_BYTES } from '../access-log.ts';
 import { COUNTER_SET_BYTES, CounterSet, emptyStats, type FsStats } from '../counters.ts';
 import { SessionState } from '../session-state.ts';
+import { minorOf } from '../handshake.ts';
+import type { PseudoNode } from '../pseudo/pseudo-tree.ts';
 import { READ_AHEAD, ROOT_NODEID } from '../opcodes.ts';
 import { Accounting, type MountAccounting } from './accounting.ts';
-import { cloneDevice, mountDevice, mountInfoOf, raiseReadAhead, unmountDevice } from './device.ts';
+import { cloneDevice, mountDevice, raiseReadAhead, unmountDevice } from './device.ts';
+import { mountInfoOf } from './mount-info.ts';
+import { drainConnection } from './drain.ts';
 import { MissReader, type InFlight } from './miss-reader.ts';
 import {
   attachmentOf,
@@ -40,6 +46,11 @@ export interface FuseMountOptions {
   /** mount read-write: for shared directories */
   writable?: boolean;
   logger: Logger;
+  /**
+   * All workers read from one open file, which another process may hold: what this process has read and not answered is not lost
+   * with it. Otherwise each has a channel of its own, and the kernel fails what a closed channel has read.
+   */
+  outlive?: boolean;
   /** worker program, for tests with other readers */
   workerUrl?: URL;
 }
@@ -49,11 +60,33 @@ const DRAIN_MS = 2000;
 const DRAIN_STEP_MS = 20;
 /** How long the end of the process may be held up by workers that do not listen. */
 const EXIT_MS = 500;
+/** How long reads under way may take when the mount is left to another daemon. */
+const LEAVE_MS = 2000;
 /** Entries of an old root that are named to kernels that cannot forget everything at once. */
 const MAX_INVALIDATED_NAMES = 100_000;
 
 /** How long the threads after the first wait with their start, so that who waits for the daemon has the processors. */
 const LATER_MS = 20;
+
+/** What a daemon leaves behind of a connection, beside its descriptor. */
+export interface Connection {
+  /** INIT flags, `flags2` above */
+  offered: bigint;
+  agreed: bigint;
+  directories: readonly Pick<PseudoNode, 'ino' | 'parent' | 'name'>[];
+  /** numbers of the next backend and the next directory */
+  next: { index: number; ino: number };
+}
+
+/** Where something is mounted, in the kernel's eyes. */
+export interface Place {
+  mountpoint: string;
+  index: number;
+  generation: number;
+}
+
+/** What happens to requests that a daemon before has read and not answered. */
+export type FailoverPolicy = 'none' | 'resend' | 'flush';
 
 /** One mounted FUSE connection. */
 export class FuseSession {
@@ -77,6 +110,10 @@ export class FuseSession {
   #wireLog: boolean | undefined;
   #resolveEnded: () => void = () => {};
   #later: NodeJS.Timeout | undefined;
+  /** false: taken over, and not serving yet */
+  #begun = true;
+  /** kernel caches to be dropped when it begins */
+  readonly #stale: Attached[] = [];
 
   private constructor(options: FuseMountOptions, deviceFd: number) {
     this.#options = options;
@@ -112,6 +149,70 @@ export class FuseSession {
     }
   }
 
+  /**
+   * Go on with a connection that another daemon has mounted. Nothing is served before `resume`: put everything in its place
+   * with `restore` first. The descriptor belongs to the session from now on.
+   *
+   * @param options hold is of no meaning here
+   * @throws UsageError EINVAL the directories contradict each other; the descriptor stays open then
+   */
+  static adopt(options: FuseMountOptions, deviceFd: number, before: Connection): FuseSession {
+    const session = new FuseSession({ ...options, outlive: true }, deviceFd);
+    try {
+      session.#begun = false;
+      session.#state.setOptions(before.offered, before.agreed);
+      session.#state.setNegotiated(minorOf(before.agreed, release()));
+      session.#mounts.restore(before.directories, before.next);
+      return session;
+    } catch (error) {
+      process.off('exit', session.#onExit);
+      throw error;
+    }
+  }
+
+  /** Show again what the daemon before has shown, under the numbers that the kernel knows. */
+  restore(place: Place, source: MountSource, options: AttachOptions): void {
+    const { index } = this.#mounts.restoreMount(place.mountpoint, place, source, options);
+    if (source.kind === 'rafs') this.#misses.setInstance(index, source.instance);
+    this.#accounting.setMount(index, options.accounting);
+  }
+
+  /** Serve what was taken over. */
+  async resume(): Promise<void> {
+    this.#begun = true;
+    // the workers sleep in read; upstream's daemons leave it non-blocking
+    setNonBlocking(this.#deviceFd, false);
+    this.#startOthers();
+    await Promise.all(this.#workers.map(({ ready }) => ready));
+    for (const attached of this.#stale.splice(0)) await this.#invalidate(attached, []);
+  }
+
+  /** Deal with what a daemon before has read and not answered. Failure is only logged: the mount is served all the same. */
+  async drain(policy: FailoverPolicy): Promise<void> {
+    try {
+      await drainConnection(policy, this.#deviceFd, this.connectionId);
+    } catch (error) {
+      this.#options.logger.error(`failover policy ${policy}: ${messageOf(error)}`);
+    }
+  }
+
+  /** The open file of the connection; it belongs to the session. */
+  get deviceFd(): number {
+    return this.#deviceFd;
+  }
+
+  /** What a successor needs; undefined before the kernel was answered. */
+  connection(): (Connection & { places: Place[] }) | undefined {
+    if (this.#state.minor === 0) return undefined;
+    return {
+      offered: this.#state.offered,
+      agreed: this.#state.agreed,
+      directories: this.#mounts.snapshot.filter(({ ino }) => ino !== ROOT_NODEID),
+      next: this.#mounts.next,
+      places: this.#mounts.places(),
+    };
+  }
+
   /** Node waits for its workers when the process ends, however it ends: get them out of their reads. */
   readonly #onExit = (): void => {
     this.#state.stop();
@@ -130,7 +231,8 @@ export class FuseSession {
     const accessLog = new SharedArrayBuffer(ACCESS_LOG_BYTES);
     this.#accounting.add(new AccessLog(accessLog));
     const worker = new WorkerHandle({
-      deviceFd: cloneDevice(this.#deviceFd),
+      deviceFd:
+        this.#options.outlive === true ? duplicateDescriptor(this.#deviceFd) : cloneDevice(this.#deviceFd),
       state: this.#state,
       accessLog,
       serveOpen: this.#options.serveOpen,
@@ -146,6 +248,7 @@ export class FuseSession {
 
   /** What nobody waits for. */
   #finishSoon(): void {
+    if (!this.#begun) return;
     this.#later ??= setTimeout(() => {
       this.#startOthers();
       this.#readAhead();
@@ -213,7 +316,7 @@ export class FuseSession {
       throw new UsageError(`something is mounted at ${mountpoint}`);
     if (this.#mounts.isFull) await this.#hurryRetirements();
     const mayBeSeen = this.#mounts.hasDirectory(mountpoint);
-    const isFirst = this.#mounts.generation === 0;
+    const isFirst = this.#mounts.shownCount === 0;
     const next = this.#mounts.add(mountpoint, source, options);
     await this.#introduce(next, undefined);
     // Not where requests were held back until now: the kernel drops an answer about the root that an invalidation overtakes, which
@@ -329,8 +432,14 @@ export class FuseSession {
   }
 
   /** Have the kernel forget what it knows of a place. @param names in what was there, when it was the root */
-  async #invalidate({ node }: Attached, names: readonly Uint8Array[]): Promise<void> {
+  async #invalidate(attached: Attached, names: readonly Uint8Array[]): Promise<void> {
+    const { node } = attached;
     if (this.#stopped !== undefined || this.#state.minor === 0) return;
+    if (!this.#begun) {
+      // the kernel may wait, in the middle of it, for an answer that nobody gives yet
+      this.#stale.push({ ...attached });
+      return;
+    }
     try {
       if (node.ino !== ROOT_NODEID) {
         await invalidateEntry(this.#deviceFd, BigInt(node.parent), Buffer.from(node.name));
@@ -343,30 +452,44 @@ export class FuseSession {
     }
   }
 
-  /** End the workers and close the device; the mount stays for whoever holds another descriptor of it. */
+  /**
+   * End the workers and close the device; the mount stays for whoever holds another descriptor of it. Reads under way are finished
+   * if that takes no longer than LEAVE_MS; what is not answered then is the successor's.
+   */
   stop(): Promise<void> {
-    this.#stopped ??= this.#stop();
+    this.#stopped ??= this.#stop(true);
     return this.#stopped;
   }
 
-  async #stop(): Promise<void> {
+  async #stop(leaving: boolean): Promise<void> {
     clearTimeout(this.#later);
     this.#state.stop();
     const generation = this.#state.announce();
     await Promise.all(this.#workers.map((worker) => worker.rouse(generation)));
     await Promise.all(this.#workers.map(({ ended }) => ended));
     process.off('exit', this.#onExit);
+    if (leaving) await this.#finishMisses();
     this.#misses.cancel();
     await this.#misses.settled();
     this.#accounting.stop();
     for (const worker of this.#workers) worker.close();
     closeSync(this.#deviceFd);
+    if (this.#workers.length === 0) this.#resolveEnded();
+  }
+
+  async #finishMisses(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, LEAVE_MS)));
+    await Promise.race([this.#misses.settled(), late]);
+    clearTimeout(timer);
+    this.#misses.mute();
   }
 
   /** Unmount lazily and end the workers, wherever they are. Nothing happens when it is unmounted already. */
   async unmount(): Promise<void> {
     if (this.#stopped === undefined) await unmountDevice(this.mountpoint);
-    await this.stop();
+    this.#stopped ??= this.#stop(false);
+    await this.#stopped;
   }
 
   /** Device number of the mount as the kernel names the connection: `major << 20 | minor`. */

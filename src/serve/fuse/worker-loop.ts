@@ -4,7 +4,7 @@ import { constants } from 'node:os';
 import { receiveMessageOnPort, type MessagePort } from 'node:worker_threads';
 import { errnoName } from '../../base/errno.ts';
 import { messageOf } from '../../base/errors.ts';
-import { readByAddress, writeByAddress } from '../../native/descriptor.ts';
+import { Poller, readByAddress, writeByAddress } from '../../native/descriptor.ts';
 import { lastErrno } from '../../native/libc.ts';
 import { currentThreadId } from '../../native/thread-interrupt.ts';
 import { AccessLog } from '../access-log.ts';
@@ -20,7 +20,7 @@ import { SessionState } from '../session-state.ts';
 import type { Attachment, BackendNews, WorkerReport, WorkerStart } from './thread-messages.ts';
 import { workerAreas, type Presence } from './worker-areas.ts';
 
-const { EINTR, ENOENT, ENODEV } = constants.errno;
+const { EAGAIN, EINTR, ENOENT, ENODEV } = constants.errno;
 
 const H = offsetsOf(inHeader);
 const O = offsetsOf(outHeader);
@@ -41,6 +41,7 @@ export class WorkerLoop {
   readonly #read = readByAddress();
   readonly #write = writeByAddress();
   readonly #reported = new Set<string>();
+  #poller: Poller | undefined;
   #generation = 0;
   #held: boolean;
 
@@ -86,11 +87,18 @@ export class WorkerLoop {
       const length = this.#read(fd, address, size);
       if (length > 0) {
         // the request may be newer than what was read of the news
-        if (state.generation !== this.#generation) this.#news();
+        const isOver = state.generation !== this.#generation && !this.#news();
         this.#answer(length);
+        if (isOver) return 0;
         continue;
       }
       const errno = lastErrno();
+      if (errno === EAGAIN) {
+        // whoever else holds this connection does not want to sleep in read; news interrupts a poll too
+        this.#poller ??= new Poller([fd]);
+        this.#poller.wait(-1);
+        continue;
+      }
       // EINTR: there is news; ENOENT: the request was interrupted while it was being handed over
       if (errno !== EINTR && errno !== ENOENT) return errno === 0 ? ENODEV : errno;
     }

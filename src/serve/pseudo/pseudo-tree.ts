@@ -79,6 +79,37 @@ export class PseudoTree {
     return made;
   }
 
+  /** Path of a directory. */
+  pathOf(ino: number): string {
+    const names: string[] = [];
+    for (let at = this.#byIno.get(ino); at?.parent !== undefined; at = at.parent) names.unshift(at.name);
+    return `/${names.join('/')}`;
+  }
+
+  /** Number of the next directory. */
+  get nextIno(): number {
+    return this.#lastIno + 1;
+  }
+
+  /**
+   * Make the directories of a daemon before, under the numbers that the kernel knows.
+   *
+   * @throws UsageError EINVAL a number stands twice, or a parent is missing
+   */
+  restore(directories: readonly Pick<PseudoNode, 'ino' | 'parent' | 'name'>[], nextIno: number): void {
+    for (const { ino, parent: parentIno, name } of [...directories].sort((a, b) => a.ino - b.ino)) {
+      const parent = this.#byIno.get(parentIno);
+      if (parent === undefined || this.#byIno.has(ino) || parent.children.has(name) || name === '')
+        throw new UsageError(
+          `directory ${JSON.stringify(name)} with inode ${ino} does not fit into ${parentIno}`,
+        );
+      const made: Directory = { ino, parent, name, index: 0, children: new Map() };
+      parent.children.set(name, made);
+      this.#byIno.set(ino, made);
+    }
+    this.#lastIno = Math.max(nextIno - 1, ...this.#byIno.keys());
+  }
+
   /** Cover a directory with a backend; 0 uncovers it. */
   cover(ino: number, index: number): void {
     const directory = this.#byIno.get(ino);
