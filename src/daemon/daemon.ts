@@ -1,6 +1,6 @@
 // The daemon between its API and the filesystem side: which image is mounted, the state machine, metrics by id,
 // settings that change at run time. Source: nydusd.md 4, 5.4-5.10, 6.
-import { messageOf } from '../base/errors.ts';
+import { messageOf, UsageError } from '../base/errors.ts';
 import { LOG_LEVELS, type LogLevel, type Logger } from '../base/log.ts';
 import { versionInfo } from '../base/version.ts';
 import type { ConfigV2 } from '../storage/config.ts';

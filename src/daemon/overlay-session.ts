@@ -99,6 +99,11 @@ export class OverlaySession<I extends ImageInstance> implements MountSession<I> 
     return this.#inner.stop();
   }
 
+  /** A layer on top is a mount of its own, which no saved state knows: with one there is no handing over. */
+  get handover(): MountSession<I>['handover'] {
+    return this.#covered.size === 0 ? this.#inner.handover : undefined;
+  }
+
   counters(at: string): FsCounters {
     return this.#inner.counters(at);
   }
