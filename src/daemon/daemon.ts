@@ -158,6 +158,8 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     const { mountpoint, source, config: text, prefetchFiles, index, generation } = mount;
     const parsed = parseConfig(text, { imagePullAuth: this.#options.imagePullAuth });
     const { config } = parsed;
+    if (attachOptions(config).overlay !== undefined)
+      throw new UsageError(`the writable layer at ${mountpoint} cannot be taken over`);
     const instance = await this.#parts.open({
       bootstrap: source,
       config,
@@ -449,7 +451,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
       if (this.#supervisor === null) throw DaemonError.upgradeManager('no supervisor is configured');
       if (session.handover === undefined)
         throw DaemonError.upgradeManager(
-          `NoEnoughFds: driver ${session.driver?.name} has no connection to send`,
+          'NoEnoughFds: an EROFS mount or a writable layer cannot be handed over',
         );
       const handover = session.handover();
       if (handover === undefined) throw DaemonError.notReady();

@@ -125,7 +125,7 @@ export interface MountSession<I extends ImageInstance = ImageInstance> {
   /** switch the log line per operation */
   setWireLog(on: boolean): void;
   /** what the next daemon needs; undefined before the kernel was answered, absent where there is no handing over */
-  handover?(): Handover | undefined;
+  readonly handover?: (() => Handover | undefined) | undefined;
   /** show again what the daemon before has shown; before `resume` */
   restore?(place: HandoverPlace, target: MountTarget<I>, options: AttachOptions): void;
   /** begin to serve what was taken over */
