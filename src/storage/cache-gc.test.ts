@@ -170,6 +170,7 @@ test('CacheKeeper: four readers in threads of their own see right bytes while ch
       const target = Buffer.alloc(200_000);
       void instance.read(ino, fetch, target.length, target).then((got) => {
         if (!target.subarray(0, got).equals(data.subarray(fetch, fetch + got))) wrong++;
+        worker.postMessage('done');
       });
     });
   }

@@ -11,6 +11,7 @@ const target = Buffer.alloc(200_000);
 const counts = { local: 0, missed: 0, wrong: 0 };
 let random = seed;
 let stopped = false;
+let answered = (): void => {};
 
 async function readOn(): Promise<void> {
   while (!stopped) {
@@ -21,7 +22,10 @@ async function readOn(): Promise<void> {
       const got = reader.read(ino, at, size, target, 0);
       if (got === MISS) {
         counts.missed++;
+        // a reader waits for what it misses
+        const answer = new Promise<void>((resolve) => (answered = resolve));
         parentPort?.postMessage({ fetch: at });
+        await answer;
         break;
       }
       counts.local++;
@@ -33,5 +37,8 @@ async function readOn(): Promise<void> {
   parentPort?.postMessage({ counts });
 }
 
-parentPort?.on('message', () => (stopped = true));
+parentPort?.on('message', (message) => {
+  if (message === 'stop') stopped = true;
+  answered();
+});
 void readOn().finally(() => parentPort?.close());

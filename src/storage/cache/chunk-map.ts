@@ -316,18 +316,19 @@ export class ChunkMap {
   /** Set bits in the file. The caller has flushed the data of these chunks; those that were forgotten since stay clear. */
   publish(indexes: readonly number[]): void {
     if (!this.#writable || this.#mapping === undefined) return;
-    if (!this.#sealed) {
-      // the note must be on the disk before bits are that it speaks of
-      this.#mapping.sync();
-      this.#sealed = true;
-    }
+    this.seal();
     const file = this.#fileBits();
     for (const index of indexes) if (!this.#forgotten.has(index)) Atomics.or(file, index >> 3, bitOf(index));
   }
 
-  /** Wait until what the file says is on the disk. */
-  sync(): void {
-    if (this.#writable) this.#mapping?.sync();
+  /**
+   * See that the note is on the disk, before bits are that it speaks of, and before data goes that bits on the disk still speak
+   * of: should the machine go down, every chunk is verified before its first use. Waits for the disk the first time.
+   */
+  seal(): void {
+    if (this.#sealed || !this.#writable) return;
+    this.#mapping?.sync();
+    this.#sealed = true;
   }
 
   /** CRC-32C that the `.blob.meta` file must have; undefined when nobody noted it. */

@@ -1,7 +1,8 @@
-// Takes cold chunks out of a data file that is being served. The order makes it safe: bits are cleared, on the disk too, then the
+// Takes cold chunks out of a data file that is being served. The order makes it safe: bits are cleared, then the
 // epoch changes, then the blocks go. Readers in other threads note the epoch before they look at a bit and read again when it
 // changed meanwhile (LocalReader); fetches start on this thread, so none can bring a chunk back between the steps. Other
-// processes do not use the file: the caller holds its lock alone.
+// processes do not use the file: the caller holds its lock alone. The disk may see the holes before the cleared bits; when the machine
+// goes down in between, the note in the map has every chunk verified before its first use.
 import { alignUp } from '../../base/bytes.ts';
 import { punchHole } from '../../native/file-io.ts';
 import type { ChunkMap } from './chunk-map.ts';
@@ -39,8 +40,8 @@ export class HolePuncher {
     const cold = this.#takeCold(table, bytes, isMoving);
     const holes = this.#holes(table, cold);
     if (holes.length === 0) return 0;
+    this.#map.seal();
     for (const index of cold) this.#map.forget(index);
-    this.#map.sync();
     Atomics.add(this.#map.epoch, 0, 1);
     let freed = 0;
     for (const { start, end } of holes) {
