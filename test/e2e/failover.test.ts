@@ -1,4 +1,4 @@
-// Crash and upgrade under readers that check every byte: no error, no wrong byte, no hang. NYDUS_FAILOVERS sets how often (default 5).
+// Crash and upgrade under readers that check every byte: no error, no wrong byte, no hang. NYDUS_FAILOVERS sets how often (default 2).
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -26,7 +26,7 @@ import { Supervisor } from '../support/supervisor.ts';
 import { mountsBelow, unmountBelow } from '../support/temporary.ts';
 
 const skip = firstReason(requireFuse(), requireProgram('nydus-image'), requireProgram('nydusd'));
-const ROUNDS = Number(process.env['NYDUS_FAILOVERS'] ?? 5);
+const ROUNDS = Number(process.env['NYDUS_FAILOVERS'] ?? 2);
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 interface Place {
