@@ -1,8 +1,9 @@
 // Where log lines go: stderr, or a file that may rotate. Lines: `[YYYY-MM-DD HH:MM:SS.ffffff +HH:MM] LEVEL message`;
 // levels other than INFO name the caller as `[file:line]`. Source: nydusd.md 3.
-import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import { dirname, extname } from 'node:path';
 import { UsageError, messageOf } from './errors.ts';
+import { makeDirectories } from './make-directories.ts';
 import { LOG_LEVELS, type LogLevel, type Logger } from './log.ts';
 
 /** Rotated files that are kept (nydusd.md 3). */
@@ -154,7 +155,7 @@ export async function rotatingTarget(path: string, megabytes: number): Promise<L
     .close()
     .catch(() => {}); // the same early error as without rotation
   const { createStream } = await import('rotating-file-stream');
-  mkdirSync(dirname(file), { recursive: true });
+  makeDirectories(dirname(file));
   const stream = createStream(
     (time: number | Date | null, index?: number) =>
       rotatedName(file, time === null ? null : new Date(time), index),

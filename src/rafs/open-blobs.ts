@@ -1,8 +1,9 @@
 // Opens what an instance reads from: the cache directory and one cache per blob. Says what a configuration cannot have.
 // Source: blob-and-cache.md 17.1; nydusd.md 7.5.
-import { mkdirSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { fromHex } from '../base/bytes.ts';
 import { messageOf, UsageError } from '../base/errors.ts';
+import { makeDirectories } from '../base/make-directories.ts';
 import { MAX_CHUNKS_PER_BLOB } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
 import { isXtsKey } from '../codec/xts.ts';
@@ -67,7 +68,7 @@ export function prepareWorkDir(cache: CacheConfig): string | undefined {
   if (cache.type === '' || cache.type === 'dummycache' || cache.filecache === null) return undefined;
   const dir = cache.filecache.work_dir;
   try {
-    mkdirSync(dir, { recursive: true });
+    makeDirectories(dir);
     if (!statSync(dir).isDirectory()) throw new Error('not a directory');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EROFS') return dir;

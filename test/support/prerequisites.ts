@@ -58,6 +58,11 @@ export function requireMountNamespace(): string | false {
   return status === 0 ? false : missing(`no mount namespace: ${error?.message ?? stderr.trim()}`);
 }
 
+/** Value for `skip` of a test that needs a block device over a file. */
+export function requireLoopDevice(): string | false {
+  return existsSync('/dev/loop-control') ? false : missing('no loop devices: load the loop module');
+}
+
 /** Value for `skip` of a test that uses sudo, which must not ask for a password. */
 export function requireSudo(): string | false {
   const { status, stderr, error } = spawnSync('sudo', ['-n', 'true'], { encoding: 'utf8' });

@@ -4,7 +4,12 @@ import { closeSync, openSync, truncateSync, writeFileSync, writeSync } from 'nod
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { backendSuite, SUITE_BLOB, SUITE_BLOB_ID } from '../../../test/conformance/backend-suite.ts';
-import { firstReason, requirePeer, requireRoot } from '../../../test/support/prerequisites.ts';
+import {
+  firstReason,
+  requireLoopDevice,
+  requirePeer,
+  requireRoot,
+} from '../../../test/support/prerequisites.ts';
 import { tempDir, type AfterHook } from '../../../test/support/temporary.ts';
 import { silentLogger } from '../../base/log.ts';
 import { LocaldiskBackend, readLocaldiskConfig } from './localdisk.ts';
@@ -122,18 +127,17 @@ test(
 
 test(
   'LocaldiskBackend: partitions of a block device',
-  { skip: firstReason(noSfdisk, requireRoot(), requirePeer('losetup')) },
+  { skip: firstReason(noSfdisk, requireRoot(), requirePeer('losetup'), requireLoopDevice()) },
   async (t) => {
     const path = disk(t, [row]);
     fill(path, 2048 * 512, SUITE_BLOB);
     const made = spawnSync('losetup', ['-f', '--show', '-r', path], { encoding: 'utf8' });
-    if (made.status !== 0) return t.skip(`no loop device: ${made.stderr}`);
+    assert.equal(made.status, 0, made.stderr);
     const device = made.stdout.trim();
     t.after(() => void spawnSync('losetup', ['-d', device]));
     const backend = open(device);
     const reader = await backend.open(SUITE_BLOB_ID);
     assert.ok(Buffer.from(await reader.read(0, 300_000)).equals(SUITE_BLOB));
     await backend.close();
-    return undefined;
   },
 );
