@@ -1,11 +1,15 @@
 // Uploads of blobs: whole, by chunks of a stream whose digest nobody knows yet, or by mounting from a neighbour.
 // Source: OCI distribution spec 1.1, "Pushing blobs".
-import { createHash } from 'node:crypto';
 import { IntegrityError, RegistryError } from '../base/errors.ts';
 import { redactUrl } from './redact.ts';
 import type { Scopes } from './authorizer.ts';
 import { backoff, pause } from './retry.ts';
 import type { Answered, RegistryTransport } from './transport.ts';
+
+/** Loaded when it is needed: a daemon that serves what is local never does. */
+function crypto(): typeof import('node:crypto') {
+  return process.getBuiltinModule('node:crypto');
+}
 
 /** Content that can be read more than once. */
 export interface BlobSource {
@@ -183,7 +187,7 @@ export class BlobUpload {
   readonly #session: Session;
   readonly #options: PushOptions;
   readonly #chunkSize: number;
-  readonly #hash = createHash('sha256');
+  readonly #hash = crypto().createHash('sha256');
   #filling: Buffer | undefined;
   #spare: Buffer | undefined;
   #filled = 0;

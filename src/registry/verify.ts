@@ -1,12 +1,16 @@
 // Content checked against its digest while it streams by. Source: OCI image spec 1.1 "descriptor.md", verification.
-import { createHash } from 'node:crypto';
 import type { Hash } from 'node:crypto';
 import { FormatError, IntegrityError } from '../base/errors.ts';
 import { isDigest } from './reference.ts';
 
+/** Loaded when it is needed: a daemon that serves what is local never does. */
+function crypto(): typeof import('node:crypto') {
+  return process.getBuiltinModule('node:crypto');
+}
+
 /** `sha256:<hex>` of bytes. */
 export function sha256Of(bytes: Uint8Array): string {
-  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
+  return `sha256:${crypto().createHash('sha256').update(bytes).digest('hex')}`;
 }
 
 /** Counts and digests content. */
@@ -26,7 +30,7 @@ export class Verifier {
     this.#what = what;
     this.#expected = digest;
     this.#size = size;
-    this.#hash = createHash(digest.slice(0, digest.indexOf(':')));
+    this.#hash = crypto().createHash(digest.slice(0, digest.indexOf(':')));
   }
 
   /** @throws IntegrityError EIO  more came than there should be */

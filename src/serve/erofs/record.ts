@@ -1,8 +1,12 @@
 // What a successor must know to go on: which guardian holds what, which mounts there are. A small file beside the API socket,
 // replaced as a whole, that survives a crash.
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { createHash } from 'node:crypto';
 import { bootId, type ProcessIdentity } from '../guardian/guardian.ts';
+
+/** Loaded when it is needed: a daemon that serves what is local never does. */
+function crypto(): typeof import('node:crypto') {
+  return process.getBuiltinModule('node:crypto');
+}
 
 /** A blob in the order in which the guardian holds its data file. */
 export interface RecordedBlob {
@@ -34,7 +38,7 @@ export const HELD_FIRST = 2;
 /** Where the record of a daemon lies: beside its API socket, or by the mountpoint where it has none. */
 export function recordPath(apisock: string | undefined, mountpoint: string): string {
   if (apisock !== undefined) return `${apisock}.guardian`;
-  const name = createHash('sha256').update(mountpoint).digest('hex').slice(0, 16);
+  const name = crypto().createHash('sha256').update(mountpoint).digest('hex').slice(0, 16);
   return `/run/nydusd-${name}.guardian`;
 }
 

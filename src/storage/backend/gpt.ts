@@ -1,8 +1,12 @@
 // Partitions of a disk. Source: UEFI specification 2.10, section 5.3 "GUID Partition Table (GPT) Disk Layout"; sectors of 512 bytes.
 import { FormatError } from '../../base/errors.ts';
 import { MIB } from '../../base/limits.ts';
-import { crc32 } from 'node:zlib';
 import { bytes, struct, u32, u64n } from '../../format/struct.ts';
+
+/** Loaded when it is needed: a daemon that serves what is local never does. */
+function zlib(): typeof import('node:zlib') {
+  return process.getBuiltinModule('node:zlib');
+}
 
 export const SECTOR = 512;
 
@@ -76,13 +80,13 @@ function readHeader(read: ReadDisk, lba: number): Partition[] | string {
     return `a header of ${header.headerSize} bytes`;
   const covered = Buffer.from(sector.subarray(0, header.headerSize));
   covered.fill(0, 16, 20);
-  if (crc32(covered) !== header.headerCrc) return 'the checksum of the header is wrong';
+  if (zlib().crc32(covered) !== header.headerCrc) return 'the checksum of the header is wrong';
   const { entryCount, entrySize, entriesLba } = header;
   if (entrySize < gptEntry.size || entryCount > MAX_ENTRIES || entryCount * entrySize > MAX_TABLE)
     return `${entryCount} entries of ${entrySize} bytes`;
   const table = read(entriesLba * SECTOR, entryCount * entrySize);
   if (table.length < entryCount * entrySize) return 'the disk ends inside the partition entries';
-  if (crc32(table) !== header.entriesCrc) return 'the checksum of the partition entries is wrong';
+  if (zlib().crc32(table) !== header.entriesCrc) return 'the checksum of the partition entries is wrong';
   const partitions: Partition[] = [];
   for (let index = 0; index < entryCount; index++) {
     const entry = gptEntry.read(viewOf(table), index * entrySize);

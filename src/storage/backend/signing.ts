@@ -1,7 +1,11 @@
 // How requests to object stores are signed. Sources: blob-and-cache.md 21.8 (OSS signature version 1) and 21.9 (AWS Signature
 // Version 4); Alibaba Cloud "Include a signature in the Authorization header"; AWS "Signature Calculations for the
 // Authorization Header".
-import { createHash, createHmac } from 'node:crypto';
+
+/** Loaded when it is needed: a daemon that serves what is local never does. */
+function crypto(): typeof import('node:crypto') {
+  return process.getBuiltinModule('node:crypto');
+}
 
 /** Names who signs. */
 export interface AccessKey {
@@ -34,7 +38,7 @@ export function signOss(
   const date = new Date(nowMs).toUTCString();
   // empty: MD5 of the body, its type, and `x-oss-*` headers
   const text = `${method}\n\n\n${date}\n${resource}`;
-  const signature = createHmac('sha1', key.secret).update(text).digest('base64');
+  const signature = crypto().createHmac('sha1', key.secret).update(text).digest('base64');
   return { date, authorization: `OSS ${key.id}:${signature}` };
 }
 
@@ -73,9 +77,9 @@ export function signS3(request: AwsRequest, key: AccessKey, nowMs: number): Reco
     names.join(';'),
     payload,
   ].join('\n');
-  const hash = createHash('sha256').update(canonical).digest('hex');
+  const hash = crypto().createHash('sha256').update(canonical).digest('hex');
   const hmac = (secret: string | Buffer, text: string): Buffer =>
-    createHmac('sha256', secret).update(text).digest();
+    crypto().createHmac('sha256', secret).update(text).digest();
   let secret: string | Buffer = `AWS4${key.secret}`;
   for (const part of scope.split('/')) secret = hmac(secret, part);
   const signature = hmac(secret, `AWS4-HMAC-SHA256\n${stamp}\n${scope}\n${hash}`).toString('hex');
