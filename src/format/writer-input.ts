@@ -51,6 +51,24 @@ export interface WriterNode {
   nlink: number;
 }
 
+/** A node with everything but name, mode and number at its default: one link, no data, of root, at second 0. */
+export function plainNode(name: string, mode: number, index: number): Omit<WriterNode, 'children'> {
+  return {
+    name: Buffer.from(name),
+    mode,
+    uid: 0,
+    gid: 0,
+    mtime: 0,
+    mtimeNsec: 0,
+    size: 0,
+    rdev: 0,
+    chunks: [],
+    index,
+    ino: index,
+    nlink: 1,
+  };
+}
+
 /** One row of the blob table. */
 export interface WriterBlob {
   id: string;

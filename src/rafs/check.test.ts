@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { openImage } from '../format/detect.ts';
 import { encodeBootstrap6 } from '../format/rafs6/writer.ts';
-import type { WriterNode } from '../format/writer-input.ts';
+import { plainNode, type WriterNode } from '../format/writer-input.ts';
 import { specVector5, specVector6 } from '../format/testing/spec-vectors.ts';
 import { checkImage, requireValid } from './check.ts';
 import { dumpBootstrap } from './dump.ts';
@@ -112,17 +112,8 @@ test('dumpBootstrap: bytes that nothing points to are shown', () => {
 
 test('checkImage: an image that is nearly all directory entries is no overlap', () => {
   const node = (index: number, name: string, mode: number, nlink: number): WriterNode => ({
-    name: Buffer.from(name),
-    mode,
-    uid: 0,
-    gid: 0,
+    ...plainNode(name, mode, index),
     mtime: 1,
-    mtimeNsec: 0,
-    size: 0,
-    rdev: 0,
-    chunks: [],
-    index,
-    ino: index,
     nlink,
   });
   // every directory has 14 long names of one file: 3.6 KiB of entries beside 64 bytes of inode

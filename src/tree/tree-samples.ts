@@ -1,5 +1,6 @@
 // Small trees for tests, written as nested objects. Not used by the programs.
 import { S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG } from '../format/flags.ts';
+import { plainNode } from '../format/writer-input.ts';
 import { compareByName } from './children.ts';
 import type { TreeNode } from './node.ts';
 
@@ -12,24 +13,7 @@ function isNode(sample: object): sample is TreeNode {
 
 /** A node with everything but name and mode at its default. */
 export function sampleNode(name: string, mode: number, more: Partial<TreeNode> = {}): TreeNode {
-  return {
-    name: Buffer.from(name),
-    mode,
-    uid: 0,
-    gid: 0,
-    mtime: 0,
-    mtimeNsec: 0,
-    size: 0,
-    rdev: 0,
-    chunks: [],
-    layer: 0,
-    sourceIno: 0,
-    sourceDev: -1,
-    index: 0,
-    ino: 0,
-    nlink: 1,
-    ...more,
-  };
+  return { ...plainNode(name, mode, 0), layer: 0, sourceIno: 0, sourceDev: -1, ...more };
 }
 
 /** A char device 0:0: what overlayfs writes for a removed name. */

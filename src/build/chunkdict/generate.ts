@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { UsageError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { BlobFeature, S_IFDIR, S_IFREG } from '../../format/flags.ts';
+import { plainNode } from '../../format/writer-input.ts';
 import type { TreeBlob, TreeNode } from '../../tree/node.ts';
 import { writeWholeFile } from '../blob-output.ts';
 import { writeBootstrap } from '../bootstrap.ts';
@@ -25,23 +26,7 @@ export interface ChunkdictOptions {
 }
 
 function node(name: string, mode: number): TreeNode {
-  return {
-    name: Buffer.from(name),
-    mode,
-    uid: 0,
-    gid: 0,
-    mtime: 0,
-    mtimeNsec: 0,
-    size: 0,
-    rdev: 0,
-    chunks: [],
-    layer: 0,
-    sourceIno: mode,
-    sourceDev: -1,
-    index: 0,
-    ino: 0,
-    nlink: 1,
-  };
+  return { ...plainNode(name, mode, 0), layer: 0, sourceIno: mode, sourceDev: -1 };
 }
 
 /** Each chunk has a chunk's place of its own in the file, the rest of it is a hole: the file can be read. */

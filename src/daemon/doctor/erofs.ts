@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { messageOf, UsageError } from '../../base/errors.ts';
 import { S_IFDIR, S_IFLNK } from '../../format/flags.ts';
 import { encodeBootstrap6 } from '../../format/rafs6/writer.ts';
-import type { WriterNode } from '../../format/writer-input.ts';
+import { plainNode, type WriterNode } from '../../format/writer-input.ts';
 import { SystemError } from '../../native/libc.ts';
 import { createMount, MOUNT_ATTR_RDONLY, type MountOption } from '../../native/mount-api.ts';
 import { PROBE_FILE, probeImage } from '../../serve/erofs/probe-image.ts';
@@ -30,26 +30,18 @@ export function kernelFix(error: unknown): string | undefined {
 
 /** Image of a root directory with one symbolic link. */
 export function imageWithoutData(): Buffer {
-  const zero = { uid: 0, gid: 0, mtime: 1, mtimeNsec: 0, rdev: 0, nlink: 1, chunks: [] };
   const target = Buffer.from(TARGET);
   const link: WriterNode = {
-    ...zero,
-    name: Buffer.from(LINK),
-    mode: S_IFLNK | 0o777,
+    ...plainNode(LINK, S_IFLNK | 0o777, 2),
+    mtime: 1,
     size: target.length,
     target,
-    index: 2,
-    ino: 2,
   };
   const root: WriterNode = {
-    ...zero,
-    name: Buffer.alloc(0),
-    mode: S_IFDIR | 0o755,
-    size: 0,
+    ...plainNode('', S_IFDIR | 0o755, 1),
+    mtime: 1,
     nlink: 2,
     children: [link],
-    index: 1,
-    ino: 1,
   };
   const tree = {
     nodes: [root, link],

@@ -1,6 +1,13 @@
 // The tree of the worked examples as the writers get it. Source: rafs-metadata.md 8.3 and 8.4.
 import { ChunkFlag, S_IFDIR, S_IFLNK, S_IFREG } from '../flags.ts';
-import type { WriterBlob, WriterChunk, WriterNode, WriterOptions, WriterTree } from '../writer-input.ts';
+import {
+  plainNode,
+  type WriterBlob,
+  type WriterChunk,
+  type WriterNode,
+  type WriterOptions,
+  type WriterTree,
+} from '../writer-input.ts';
 
 const CHUNK: WriterChunk = {
   digest: Buffer.from('5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03', 'hex'),
@@ -16,8 +23,7 @@ const CHUNK: WriterChunk = {
 };
 
 function node(index: number, name: string, mode: number, more: Partial<WriterNode>): WriterNode {
-  const zero = { uid: 0, gid: 0, mtime: 0, mtimeNsec: 0, size: 0, rdev: 0, chunks: [], ino: index, nlink: 1 };
-  return { name: Buffer.from(name), mode, index, ...zero, ...more };
+  return { ...plainNode(name, mode, index), ...more };
 }
 
 /** `/`, `/d`, `/s` -> `d/f`, `/d/f` with an xattr, `/d/h` a hard link to it. */

@@ -4,7 +4,7 @@ import { digestOf } from '../../codec/digest.ts';
 import { encodeCiEntryV1, encodeCiHeader } from '../../format/blobmeta/writer.ts';
 import { BlobFeature, ChunkFlag, S_IFDIR, S_IFREG } from '../../format/flags.ts';
 import { encodeBootstrap6 } from '../../format/rafs6/writer.ts';
-import type { WriterBlob, WriterChunk, WriterNode } from '../../format/writer-input.ts';
+import { plainNode, type WriterBlob, type WriterChunk } from '../../format/writer-input.ts';
 
 export const PROBE_FILE = 'probe';
 const SIZE = 4096;
@@ -15,23 +15,6 @@ export interface ProbeImage {
   blobId: string;
   /** content of the file, which is the whole plain data of the blob */
   content: Buffer;
-}
-
-function node(name: string, mode: number, index: number): WriterNode {
-  return {
-    name: Buffer.from(name),
-    mode,
-    uid: 0,
-    gid: 0,
-    mtime: 1,
-    mtimeNsec: 0,
-    size: 0,
-    rdev: 0,
-    chunks: [],
-    index,
-    ino: index,
-    nlink: 1,
-  };
 }
 
 /** Make it. @param seed different content for each */
@@ -84,8 +67,8 @@ export function probeImage(seed: number): ProbeImage {
     readaheadOffset: 0,
     readaheadSize: 0,
   };
-  const file = { ...node(PROBE_FILE, S_IFREG | 0o444, 2), size: SIZE, chunks: [chunk] };
-  const root = { ...node('', S_IFDIR | 0o755, 1), nlink: 2, children: [file] };
+  const file = { ...plainNode(PROBE_FILE, S_IFREG | 0o444, 2), mtime: 1, size: SIZE, chunks: [chunk] };
+  const root = { ...plainNode('', S_IFDIR | 0o755, 1), mtime: 1, nlink: 2, children: [file] };
   const tree = {
     nodes: [root, file],
     parents: Uint32Array.from([0, 0, 1]),
