@@ -53,7 +53,9 @@ function mutate(head: string, random: Random): string {
     else if (kind === 2) out = out.slice(0, at) + out.slice(at + 1 + random.below(20));
     else out = out.slice(0, at);
   }
-  return out;
+  // what stands behind a blank line would be body: a right answer with other bytes, which only digests can tell (src/storage/lying-server.test.ts)
+  const end = out.indexOf('\r\n\r\n');
+  return end < 0 ? out : out.slice(0, end + 4);
 }
 
 test(`HttpBackend: ${RUNS} mutated answers, right bytes or our error`, async (t) => {
