@@ -13,6 +13,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { goldenPath, skipUnlessGolden, tempDir } from '../../test/support/golden.ts';
 import { decompress } from '../codec/compress.ts';
 import { digestOf } from '../codec/digest.ts';
@@ -176,6 +177,30 @@ test('createImage: an aborted build leaves nothing', async () => {
   await assert.rejects(createImage(options(source, out), context), /enough/);
   assert.deepEqual(readdirSync(out, { recursive: true }), ['blobs']);
 });
+
+for (const [output, more] of Object.entries({
+  '--blob-dir': {},
+  '--blob-cache-dir': { blobDir: undefined, blobCacheDir: 'blobs' },
+}) as [string, Partial<CreateOptions>][]) {
+  test(`createImage ${output}: an abort in the moment an output is created leaves nothing`, async () => {
+    const source = sampleSource();
+    for (let round = 0; round < 20; round++) {
+      const out = outDir();
+      const controller = new AbortController();
+      const cached = more.blobCacheDir === undefined ? {} : { blobCacheDir: join(out, more.blobCacheDir) };
+      const build = createImage(options(source, out, { ...more, ...cached }), {
+        ...quietContext(),
+        signal: controller.signal,
+      });
+      const rejected = assert.rejects(build, /enough/);
+      // the file is there before the promise of its handle is settled
+      while (readdirSync(join(out, 'blobs')).length === 0) await setImmediate();
+      controller.abort(new Error('enough'));
+      await rejected;
+      assert.deepEqual(readdirSync(out, { recursive: true }), ['blobs']);
+    }
+  });
+}
 
 test(
   'createImage: a full disk is an error and leaves nothing',

@@ -5,7 +5,14 @@ import { join } from 'node:path';
 import { UsageError } from '../base/errors.ts';
 import { PLACEHOLDER_BLOB_ID } from '../rafs/blob-id.ts';
 import type { TreeBlob, TreeNode } from '../tree/node.ts';
-import { BlobStream, directoryTarget, fileTarget, writeWholeFile, type ByteTarget } from './blob-output.ts';
+import {
+  BlobStream,
+  directoryTarget,
+  fileTarget,
+  isStreamPath,
+  writeWholeFile,
+  type ByteTarget,
+} from './blob-output.ts';
 import { SectionWriter } from './blob-sections.ts';
 import { BlobTable, newBlobRow } from './blob-table.ts';
 import { writeBootstrap } from './bootstrap.ts';
@@ -45,6 +52,8 @@ class Build {
   readonly #row: TreeBlob;
   #target: ByteTarget | undefined;
   #cache: CacheOutput | undefined;
+  /** what makes or renames files: an abort waits until it is done, to know what there is to remove */
+  #fileStep: Promise<unknown> | undefined;
   #parent: ParentImage | undefined;
   #dictionary: ChunkDictionary | undefined;
 
@@ -74,6 +83,7 @@ class Build {
       });
       return await Promise.race([this.#trace.measure('total_build', () => this.#build()), abort]);
     } catch (error) {
+      await this.#fileStep?.catch(() => {});
       await this.#target?.discard();
       await this.#cache?.discard();
       throw error;
@@ -90,8 +100,7 @@ class Build {
     const { parent, dictionary } = await openInputs(options, this.#trace);
     this.#parent = parent;
     this.#dictionary = dictionary;
-    this.#target = await this.#openTarget();
-    if (options.blobCacheDir !== undefined) this.#cache = await CacheOutput.open(options.blobCacheDir);
+    await this.#asFileStep(options.blob, this.#openOutputs());
     const stream = new BlobStream(this.#target);
     const table = new BlobTable(this.#parent?.blobs ?? [], this.#dictionary, this.#row);
     const ci = options.version === 5 ? undefined : new CiBuilder(options.batchSize > 0);
@@ -137,15 +146,13 @@ class Build {
     let path = '';
     this.#context.signal.throwIfAborted();
     if (options.inlineMeta) {
-      await this.#publish(hasBlob ? id : undefined);
+      await this.#asFileStep(options.blob, this.#publish(hasBlob ? id : undefined));
     } else {
       this.#row.id = id;
       this.#row.compressedSize = stream.position;
       const bytes = await this.#trace.measure('dump_bootstrap', bootstrap);
       this.#context.signal.throwIfAborted();
-      // the blob first: a bootstrap that is there has its data
-      await this.#publish(hasBlob ? id : undefined);
-      path = await this.#writeBootstrapFile(bytes);
+      path = await this.#asFileStep(options.bootstrap, this.#publishBoth(hasBlob ? id : undefined, bytes));
     }
     this.#row.id = id;
     this.#meter.phase('done');
@@ -154,6 +161,18 @@ class Build {
 
   #sections: SectionWriter | undefined;
   #inlined: Buffer | undefined;
+
+  /** A step that an abort waits for; one that writes to a FIFO may wait for its reader forever, and leaves no file. */
+  #asFileStep<T>(path: string | undefined, step: Promise<T>): Promise<T> {
+    this.#fileStep = path !== undefined && isStreamPath(path) ? undefined : step;
+    return step;
+  }
+
+  async #openOutputs(): Promise<void> {
+    const { blobCacheDir } = this.#options;
+    this.#target = await this.#openTarget();
+    if (blobCacheDir !== undefined) this.#cache = await CacheOutput.open(blobCacheDir);
+  }
 
   async #openTarget(): Promise<ByteTarget | undefined> {
     const { blob, blobDir, blobCacheDir } = this.#options;
@@ -310,12 +329,16 @@ class Build {
   }
 
   async #publish(id: string | undefined): Promise<void> {
-    const target = this.#target;
-    const cache = this.#cache;
+    await this.#target?.publish(id);
     this.#target = undefined;
+    await this.#cache?.publish(id);
     this.#cache = undefined;
-    await target?.publish(id);
-    await cache?.publish(id);
+  }
+
+  /** The blob first: a bootstrap that is there has its data. */
+  async #publishBoth(id: string | undefined, bootstrap: Buffer): Promise<string> {
+    await this.#publish(id);
+    return this.#writeBootstrapFile(bootstrap);
   }
 
   async #writeBootstrapFile(bytes: Buffer): Promise<string> {
