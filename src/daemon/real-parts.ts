@@ -3,6 +3,7 @@ import type { RafsInstance } from '../rafs/instance.ts';
 import type { FuseSession, MountSource } from '../serve/fuse/session.ts';
 import type { SharedDirectory } from '../serve/passthrough/passthrough-fs.ts';
 import type { DriverChoice } from '../storage/config.ts';
+import type { SharedStorage } from '../storage/shared-storage.ts';
 import { OverlaySession, type OverlayCalls } from './overlay-session.ts';
 import type { DaemonParts, Handover, MountSession, MountTarget, SessionOptions } from './parts.ts';
 
@@ -65,6 +66,9 @@ async function mountKernel(
   return session;
 }
 
+/** What the images of this process read from together. */
+let storage: SharedStorage | undefined;
+
 export const realParts: DaemonParts<RafsInstance> = {
   mount: async (options) => {
     const { driver = 'fuse', mountpoint, logger, writable = false } = options;
@@ -79,7 +83,9 @@ export const realParts: DaemonParts<RafsInstance> = {
   },
   open: async (options) => {
     const { RafsInstance } = await import('../rafs/instance.ts');
-    return RafsInstance.open(options);
+    const { SharedStorage } = await import('../storage/shared-storage.ts');
+    storage ??= new SharedStorage();
+    return RafsInstance.open({ ...options, storage });
   },
   share: async (source) => {
     const { SharedDirectory } = await import('../serve/passthrough/passthrough-fs.ts');

@@ -22,6 +22,7 @@ import { CacheKeeper } from '../storage/cache/keeper.ts';
 import { CacheMeter, type BlobcacheMetrics } from '../storage/cache/meter.ts';
 import type { RecordTable } from '../storage/cache/record-table.ts';
 import type { ConfigV2, PrefetchConfig, RafsConfig } from '../storage/config.ts';
+import type { SharedStorage } from '../storage/shared-storage.ts';
 import { amplify5 } from './amplify.ts';
 import { LocalReader, MISS } from './local-reader.ts';
 import { checkCache, openOne, prepareWorkDir, type OpenBlob } from './open-blobs.ts';
@@ -41,6 +42,8 @@ export interface InstanceOptions {
   /** name for messages */
   id: string;
   logger: Logger;
+  /** what images of this process read from together; default: backend and files of its own */
+  storage?: SharedStorage | undefined;
   /** decode threads of its own; 0 = decode on this thread; default: the threads that all images share, one per core */
   decodeThreads?: number;
   /** milliseconds until cached data is flushed and its bits are set in the chunk map file; default 1000 */
@@ -160,7 +163,7 @@ export class RafsInstance {
    * @throws BackendError EIO    a blob is neither in the backend nor complete in the cache
    */
   static async open(options: InstanceOptions): Promise<RafsInstance> {
-    const { config, logger } = options;
+    const { config, logger, storage } = options;
     const { backend: backendConfig, cache, rafs } = config;
     if (backendConfig === null || cache === null || rafs === null) {
       throw new UsageError('the configuration needs the sections backend, cache and rafs');
@@ -176,7 +179,8 @@ export class RafsInstance {
     try {
       checkCache(cache, image.super.version);
       for (const blob of image.blobs) refuseUnsupported(blob, image.super.version);
-      backend = openBackend(backendConfig, logger);
+      backend = storage?.backend(backendConfig, logger) ?? openBackend(backendConfig, logger);
+      const lend = storage?.filesFor(backendConfig, cache);
       const workDir = prepareWorkDir(cache);
       const meter = new CacheMeter();
       for (const info of image.blobs) {
@@ -193,6 +197,7 @@ export class RafsInstance {
             logger,
             publishMs: options.publishMs,
             retryMs: options.cacheRetryMs,
+            lend,
           }),
         );
       }
@@ -417,7 +422,12 @@ export class RafsInstance {
       data === undefined ? [] : [data.path.slice(data.path.lastIndexOf('/') + 1)],
     );
     const allReady = caches.length > 0 && caches.every(({ map }) => map.readyCount === map.count);
-    const blobcache = this.#meter.metrics(files, this.#workDir ?? '', allReady);
+    const blobcache = this.#meter.metrics(
+      files,
+      this.#workDir ?? '',
+      allReady,
+      caches.map(({ health }) => health),
+    );
     const local = sumChunkReads(this.share.counters);
     blobcache.partial_hits += local;
     blobcache.total += local;

@@ -17,6 +17,7 @@ import type { CacheMeter } from '../storage/cache/meter.ts';
 import { openBlob } from '../storage/cache/open-blob.ts';
 import type { RecordTable } from '../storage/cache/record-table.ts';
 import type { CacheConfig, RafsConfig } from '../storage/config.ts';
+import type { LendFiles } from '../storage/shared-storage.ts';
 import { effectiveBlobId } from './blob-id.ts';
 import type { OpenedBootstrap } from './open.ts';
 
@@ -111,6 +112,8 @@ export interface OpenOneOptions {
   logger: Logger;
   publishMs: number | undefined;
   retryMs: number | undefined;
+  /** for files that other images use too */
+  lend?: LendFiles | undefined;
 }
 
 /**
@@ -120,7 +123,8 @@ export interface OpenOneOptions {
  * @throws FormatError EINVAL  a cache file belongs to something else
  */
 export async function openOne(options: OpenOneOptions): Promise<OpenBlob | undefined> {
-  const { info, bootstrap, backend, workDir, cache, rafs, pool, meter, logger, publishMs, retryMs } = options;
+  const { info, bootstrap, backend, workDir, cache, rafs, pool, meter, logger, publishMs, retryMs, lend } =
+    options;
   const { image, path } = bootstrap;
   const known = info.chunkCount > 0;
   const count = known ? info.chunkCount : image.super.version === 5 ? countChunks(image, info.index) : 0;
@@ -149,6 +153,7 @@ export async function openOne(options: OpenOneOptions): Promise<OpenBlob | undef
     seal: sealOf(cache),
     publishMs,
     retryMs,
+    lend,
     pool,
     meter,
     logger,

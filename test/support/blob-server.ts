@@ -10,6 +10,8 @@ export type Answer = (request: IncomingMessage, response: ServerResponse) => voi
 export interface BlobServerOptions {
   /** status to refuse a request with, or 0 */
   authorize?: (request: IncomingMessage) => number;
+  /** `WWW-Authenticate` of a refusal */
+  challenge?: string;
   /** object for a request, or undefined when there is none */
   find: (request: IncomingMessage) => Uint8Array | undefined;
   /** listen here instead of a free port of loopback */
@@ -79,7 +81,11 @@ export class BlobServer {
   /** The answer of a server that is well. */
   serve(request: IncomingMessage, response: ServerResponse): void {
     const refusal = this.#options.authorize?.(request) ?? 0;
-    if (refusal !== 0) return void response.writeHead(refusal).end();
+    if (refusal !== 0) {
+      const { challenge } = this.#options;
+      const headers = challenge === undefined ? {} : { 'WWW-Authenticate': challenge };
+      return void response.writeHead(refusal, headers).end();
+    }
     const object = this.#options.find(request);
     if (object === undefined) return void response.writeHead(404).end();
     serveRange(request, response, object);

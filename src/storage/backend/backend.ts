@@ -20,6 +20,8 @@ export interface ReadHow {
   into?: Uint8Array;
   /** told as bytes arrive in `into`: how many there are from its start */
   progress?: (done: number) => void;
+  /** counters of who asked, beside those of the backend */
+  counted?: BackendMeter;
 }
 
 /** Settings that change at run time (nydusd.md 5.8). */

@@ -138,7 +138,7 @@ class HttpReader implements BlobReader {
     signal?.throwIfAborted();
     const bytes = how?.into?.subarray(0, length) ?? new Uint8Array(Math.max(0, length));
     const target: RangeTarget = { start: offset, bytes, done: 0, progress: how?.progress };
-    if (length > 0) await this.#backend.fill(this.blobId, target, signal, how?.prefetch === true);
+    if (length > 0) await this.#backend.fill(this.blobId, target, signal, how);
     return bytes.subarray(0, target.done);
   }
 
@@ -146,7 +146,9 @@ class HttpReader implements BlobReader {
     this.#backend.meter.record(got, millis);
   }
 
-  close(): void {}
+  close(): void {
+    this.#backend.forget(this.blobId);
+  }
 }
 
 export class HttpBackend implements Backend {
@@ -213,6 +215,11 @@ export class HttpBackend implements Backend {
     return Promise.resolve(reader);
   }
 
+  /** A reader is used no longer. */
+  forget(blobId: string): void {
+    this.#readers.delete(blobId);
+  }
+
   get isDown(): boolean {
     return this.#gate.isDown;
   }
@@ -240,12 +247,12 @@ export class HttpBackend implements Backend {
     blobId: string,
     target: RangeTarget,
     signal: AbortSignal | undefined,
-    prefetch: boolean,
+    how: ReadHow | undefined,
   ): Promise<void> {
     const { start, bytes } = target;
     return this.#retry({
       what: `cannot read bytes ${start} to ${start + bytes.length} of blob ${blobId}`,
-      prefetch,
+      prefetch: how?.prefetch === true,
       signal,
       progress: () => target.done,
       run: async (attempt) => {
@@ -267,6 +274,7 @@ export class HttpBackend implements Backend {
           transfer.end(got >= 0);
           const millis = performance.now() - started;
           this.meter.record(got, millis);
+          how?.counted?.record(got, millis);
           if (millis > (bytes.length > LARGE ? SLOW_LARGE_MS : SLOW_MS)) {
             this.#options.logger.warn(
               `slow request: ${bytes.length} bytes of blob ${blobId} in ${Math.round(millis)} ms`,

@@ -3,7 +3,7 @@
 import { closeSync, fstatSync, openSync, read as readCallback, readFileSync, readSync } from 'node:fs';
 import { BackendError, messageOf, NydusError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
-import type { Backend, BlobReader } from './backend.ts';
+import type { Backend, BlobReader, ReadHow } from './backend.ts';
 import { readGpt, SECTOR } from './gpt.ts';
 import { BackendMeter } from './meter.ts';
 
@@ -59,7 +59,7 @@ class LocaldiskReader implements BlobReader {
     return Promise.resolve(this.#extent.end - this.#extent.start);
   }
 
-  async read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
+  async read(offset: number, length: number, signal?: AbortSignal, how?: ReadHow): Promise<Uint8Array> {
     signal?.throwIfAborted();
     const started = performance.now();
     const { start, end } = this.#extent;
@@ -73,6 +73,7 @@ class LocaldiskReader implements BlobReader {
       }
     } catch (error) {
       this.note(offset, -1, performance.now() - started);
+      how?.counted?.record(-1, performance.now() - started);
       throw new BackendError(
         `cannot read ${length} bytes at ${offset} of blob ${this.blobId}: ${messageOf(error)}`,
         {
@@ -81,6 +82,7 @@ class LocaldiskReader implements BlobReader {
       );
     }
     this.note(offset, done, performance.now() - started);
+    how?.counted?.record(done, performance.now() - started);
     signal?.throwIfAborted();
     return target.subarray(0, done);
   }

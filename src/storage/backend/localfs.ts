@@ -13,7 +13,7 @@ import { BackendError, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { LocalfsConfig } from '../config.ts';
 import { AccessRecorder, readAccessLog, replay } from './access-log.ts';
-import type { Backend, BlobReader } from './backend.ts';
+import type { Backend, BlobReader, ReadHow } from './backend.ts';
 import { BackendMeter } from './meter.ts';
 
 /** True for a blob id that names a file of a directory and nothing else: it comes from the image. */
@@ -41,10 +41,19 @@ class LocalfsReader implements BlobReader {
   readonly #path: string;
   readonly #meter: BackendMeter;
   readonly #recorder: AccessRecorder | undefined;
+  readonly #onClose: () => void;
   #open = true;
 
-  constructor(blobId: string, path: string, meter: BackendMeter, config: LocalfsConfig, logger: Logger) {
+  constructor(
+    blobId: string,
+    path: string,
+    meter: BackendMeter,
+    config: LocalfsConfig,
+    logger: Logger,
+    onClose: () => void,
+  ) {
     this.blobId = blobId;
+    this.#onClose = onClose;
     this.#path = path;
     this.#meter = meter;
     this.fd = openSync(path, 'r');
@@ -65,7 +74,7 @@ class LocalfsReader implements BlobReader {
     return Promise.resolve(fstatSync(this.fd).size);
   }
 
-  async read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
+  async read(offset: number, length: number, signal?: AbortSignal, how?: ReadHow): Promise<Uint8Array> {
     signal?.throwIfAborted();
     const started = performance.now();
     const target = new Uint8Array(length);
@@ -78,6 +87,7 @@ class LocalfsReader implements BlobReader {
       }
     } catch (error) {
       this.note(offset, -1, performance.now() - started);
+      how?.counted?.record(-1, performance.now() - started);
       throw new BackendError(
         `cannot read ${length} bytes at ${offset} of ${this.#path}: ${messageOf(error)}`,
         {
@@ -86,6 +96,7 @@ class LocalfsReader implements BlobReader {
       );
     }
     this.note(offset, done, performance.now() - started);
+    how?.counted?.record(done, performance.now() - started);
     signal?.throwIfAborted();
     return target.subarray(0, done);
   }
@@ -100,6 +111,7 @@ class LocalfsReader implements BlobReader {
     this.#open = false;
     this.#recorder?.stop();
     closeSync(this.fd);
+    this.#onClose();
   }
 }
 
@@ -119,15 +131,15 @@ export class LocalfsBackend implements Backend {
     const path = this.#find(blobId);
     let reader = this.#readers.get(path);
     if (reader === undefined) {
-      reader = new LocalfsReader(blobId, path, this.meter, this.#config, this.#logger);
+      const forget = (): void => void this.#readers.delete(path);
+      reader = new LocalfsReader(blobId, path, this.meter, this.#config, this.#logger, forget);
       this.#readers.set(path, reader);
     }
     return reader;
   }
 
   close(): Promise<void> {
-    for (const reader of this.#readers.values()) reader.close();
-    this.#readers.clear();
+    this.#readers.forEach((reader) => reader.close());
     return Promise.resolve();
   }
 

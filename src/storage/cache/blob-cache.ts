@@ -1,9 +1,11 @@
-// One blob: what of it is local, and how the rest gets here. Chunks are fetched once however many ask, verified before
-// anybody sees them, written, marked ready in this process, and marked in the file once the data is flushed.
+// One blob as one image reads it: what of it is local, and how the rest gets here. Chunks are fetched once however many ask, of
+// other images too (blob-files.ts), verified before anybody sees them, written, marked ready in this process, and marked in the
+// file once the data is flushed.
 // Source: blob-and-cache.md 17, 18.
 import { BackendError, IntegrityError } from '../../base/errors.ts';
 import type { Link } from '../backend/link.ts';
-import { CacheHealth } from './cache-health.ts';
+import type { BlobFiles } from './blob-files.ts';
+import type { CacheHealth } from './cache-health.ts';
 import { ChunkFetcher, type FetcherOptions, type JobEnd } from './chunk-fetcher.ts';
 import type { ChunkMap } from './chunk-map.ts';
 import type { ChunkTable } from './chunk-table.ts';
@@ -11,24 +13,19 @@ import type { DataFile } from './data-file.ts';
 import type { DecodeTarget } from './decode.ts';
 import { JOB_BYTES } from './decode-plan.ts';
 import { extendRange, mergeChunks, rangeOf, reachOf, type FetchRange } from './fetch-plan.ts';
-import { HolePuncher } from './hole-puncher.ts';
 import { KeptChunks } from './kept-chunks.ts';
-import { Publisher } from './publisher.ts';
 import { withSignal } from './with-signal.ts';
 
-export interface BlobCacheOptions extends Omit<FetcherOptions, 'health' | 'publisher'> {
+/** Rounds of one read: those that wait for another image's fetch may be in vain. */
+const MAX_ROUNDS = 5;
+
+export interface BlobCacheOptions extends FetcherOptions {
+  /** the files are used no longer: the last one to say so closes them */
+  release: () => Promise<void>;
   /** loads the table; asked again after it has failed */
   loadTable: () => Promise<ChunkTable>;
   /** loads it past the file that is kept; undefined when none is, or it was just fetched */
   reloadTable: () => Promise<ChunkTable> | undefined;
-  /** look for a chunk in the data file, verifying it, before it is fetched: the map does not know */
-  probe: boolean;
-  /** every chunk starts at a block boundary */
-  aligned: boolean;
-  /** milliseconds until what was written is flushed and its bits are set in the file */
-  publishMs: number;
-  /** milliseconds until a cache that refused data is tried again */
-  retryMs: number;
 }
 
 export interface ObtainOptions {
@@ -51,25 +48,21 @@ export class BlobCache {
   /** `memory`: nothing is kept */
   readonly mode: DecodeTarget;
   readonly #options: BlobCacheOptions;
-  readonly #health: CacheHealth;
-  readonly #publisher: Publisher;
+  readonly #files: BlobFiles;
   readonly #fetcher: ChunkFetcher;
   readonly #kept: KeptChunks;
-  readonly #puncher: HolePuncher;
   #table: Promise<ChunkTable> | undefined;
 
   constructor(options: BlobCacheOptions) {
-    const { map, data, mode, logger, meter, digester, probe } = options;
+    const { files, meter, digester } = options;
     this.blobId = options.blobId;
-    this.map = map;
-    this.data = data;
-    this.mode = mode;
+    this.map = files.map;
+    this.data = files.data;
+    this.mode = files.mode;
     this.#options = options;
-    this.#puncher = new HolePuncher(map, options.aligned);
-    this.#health = new CacheHealth(data?.path ?? '', options.retryMs, meter, logger);
-    this.#publisher = new Publisher(map, data, options.publishMs, logger);
-    this.#fetcher = new ChunkFetcher({ ...options, health: this.#health, publisher: this.#publisher });
-    this.#kept = new KeptChunks({ map, data, mode, digester, probe, meter, publisher: this.#publisher });
+    this.#files = files;
+    this.#fetcher = new ChunkFetcher(options);
+    this.#kept = new KeptChunks({ files, digester, meter });
   }
 
   /** The chunk table; loaded on first use, and again after a failure. */
@@ -103,14 +96,19 @@ export class BlobCache {
     return this.#options.reader?.link;
   }
 
+  /** Whether its file takes data. */
+  get health(): CacheHealth {
+    return this.#files.health;
+  }
+
   /** Chunks on their way. */
   get pendingCount(): number {
-    return this.#fetcher.pending.size;
+    return this.#files.pending.size;
   }
 
   /** True when a chunk is neither local nor on its way. */
   isMissing(index: number): boolean {
-    return !this.map.isReady(index) && !this.#fetcher.pending.has(index);
+    return !this.map.isReady(index) && !this.#files.pending.has(index);
   }
 
   /**
@@ -143,17 +141,23 @@ export class BlobCache {
     if (options.bypass === true) return withSignal(this.#fetchPast(table, wanted), signal);
     const out = new Map<number, Uint8Array>();
     let left = wanted.filter((index) => !this.#isLocal(table, index, out));
-    // a second round finds what came with somebody else's fetch and was not kept for us
-    for (let round = 0; left.length > 0 && round < 3; round++) {
+    // a second round finds what came with somebody else's fetch and was not kept for us, and asks for what another image could not get
+    let foreign: Error | undefined;
+    for (let round = 0; left.length > 0 && round < MAX_ROUNDS; round++) {
       const waits = this.#start(table, left, options);
       const ends = await withSignal(Promise.all(waits), signal);
       for (const { plain } of ends)
         for (const [index, bytes] of plain) if (left.includes(index)) out.set(index, bytes);
       const missing = left.filter((index) => !out.has(index) && !this.#isLocal(table, index, out));
-      for (const { errors } of ends) for (const index of missing) throwIfSet(errors.get(index));
+      for (const { errors, by } of ends) {
+        const error = missing.map((index) => errors.get(index)).find((each) => each !== undefined);
+        if (error !== undefined && by === this.#fetcher) throw error;
+        foreign = error ?? foreign;
+      }
       left = missing;
     }
-    if (left.length > 0) throw new BackendError(`blob ${this.blobId}: chunk ${left[0]} did not arrive`);
+    if (left.length > 0)
+      throw foreign ?? new BackendError(`blob ${this.blobId}: chunk ${left[0]} did not arrive`);
     return out;
   }
 
@@ -171,7 +175,7 @@ export class BlobCache {
   async prefetch(range: FetchRange): Promise<void> {
     if (!this.#fetcher.isWritable) return;
     const table = await this.table();
-    const { pending } = this.#fetcher;
+    const { pending } = this.#files;
     const chunks = range.chunks.filter((index) => !this.refresh(table, index) && !pending.has(index));
     if (chunks.length === 0) return;
     await Promise.all(this.#fetcher.fetch(table, rangeOf(table, chunks), new Set(), { urgent: false }));
@@ -182,7 +186,7 @@ export class BlobCache {
     if (this.mode === 'plain' && this.refresh(table, index)) return true;
     // a file that takes data again is worth fetching for once more
     if (this.mode === 'plain' && this.#fetcher.isWritable) return false;
-    const recent = this.#fetcher.recent.get(index);
+    const recent = this.#files.recent.get(index);
     if (recent !== undefined) out.set(index, recent);
     return recent !== undefined;
   }
@@ -195,7 +199,8 @@ export class BlobCache {
   /** Start what is missing; the promises cover all of `wanted`. */
   #start(table: ChunkTable, wanted: readonly number[], options: ObtainOptions): Set<Promise<JobEnd>> {
     const fetcher = this.#fetcher;
-    const { pending, isWritable } = fetcher;
+    const { isWritable } = fetcher;
+    const { pending } = this.#files;
     const wantedSet = new Set(wanted);
     this.#readKept(table, wanted);
     // without a place to put them, further chunks would be fetched in vain
@@ -214,7 +219,7 @@ export class BlobCache {
   }
 
   #extend(table: ChunkTable, range: FetchRange, batch: number): FetchRange {
-    const { pending } = this.#fetcher;
+    const { pending } = this.#files;
     const missing = (index: number): boolean =>
       !pending.has(index) && !this.refresh(table, index) && this.#mayCache(table, index);
     return extendRange(table, range, batch, missing);
@@ -230,7 +235,7 @@ export class BlobCache {
     const { data, mode } = this;
     if (data === undefined || (mode !== 'raw' && mode !== 'sealed')) return;
     for (const index of wanted)
-      if (!this.#fetcher.pending.has(index) && this.refresh(table, index))
+      if (!this.#files.pending.has(index) && this.refresh(table, index))
         void this.#fetcher.readKept(table, index, data);
   }
 
@@ -246,25 +251,17 @@ export class BlobCache {
     if (!map.persistent) return 0;
     const table = await this.table();
     // from here on nothing else runs on this thread until the data is gone
-    const isMoving = (index: number): boolean => this.#fetcher.pending.has(index);
-    return data.whileSole(() => this.#puncher.punch(table, data.fd, bytes, isMoving)) ?? 0;
+    const { pending, puncher } = this.#files;
+    const isMoving = (index: number): boolean => pending.has(index);
+    return data.whileSole(() => puncher.punch(table, data.fd, bytes, isMoving)) ?? 0;
   }
 
-  /** Wait for what is under way, publish, close the files. Nobody may read from the data file any more. */
+  /** Wait for what was started here, and let go of the files. No reader of this image may read from the data file any more. */
   async close(): Promise<void> {
-    this.#publisher.stop();
     // a table that is still being loaded writes its file
     const table = await this.#table?.catch(() => undefined);
-    await Promise.all(this.#fetcher.pending.values());
-    await this.#publisher.finish();
-    this.#health.end();
-    const { map, data } = this;
-    if (data?.whileSole(() => map.close(true)) === undefined) map.close();
-    data?.close();
+    await this.#fetcher.settled();
+    await this.#options.release();
     table?.close?.();
   }
-}
-
-function throwIfSet(error: Error | undefined): void {
-  if (error !== undefined) throw error;
 }

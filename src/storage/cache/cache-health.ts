@@ -2,7 +2,6 @@
 // without caching, which one log line and the metrics say.
 import { errnoName } from '../../base/errno.ts';
 import type { Logger } from '../../base/log.ts';
-import type { CacheMeter } from './meter.ts';
 
 /** A cache that refused data is tried again after this time. */
 export const RETRY_MS = 30_000;
@@ -10,15 +9,14 @@ export const RETRY_MS = 30_000;
 export class CacheHealth {
   readonly #path: string;
   readonly #retryMs: number;
-  readonly #meter: CacheMeter;
   readonly #logger: Logger;
   #brokenUntil = 0;
   #isBroken = false;
+  #writeErrors = 0;
 
-  constructor(path: string, retryMs: number, meter: CacheMeter, logger: Logger) {
+  constructor(path: string, retryMs: number, logger: Logger) {
     this.#path = path;
     this.#retryMs = retryMs;
-    this.#meter = meter;
     this.#logger = logger;
   }
 
@@ -27,13 +25,22 @@ export class CacheHealth {
     return performance.now() >= this.#brokenUntil;
   }
 
+  /** True from a refusal until the file takes data again. */
+  get isDegraded(): boolean {
+    return this.#isBroken;
+  }
+
+  /** Writes that were refused. */
+  get writeErrors(): number {
+    return this.#writeErrors;
+  }
+
   /** The file refused data. */
   failed(errno: number): void {
-    this.#meter.writeErrors++;
+    this.#writeErrors++;
     this.#brokenUntil = performance.now() + this.#retryMs;
     if (this.#isBroken) return;
     this.#isBroken = true;
-    this.#meter.degraded++;
     this.#logger.warn(
       `cache file ${this.#path} cannot be written (${errnoName(errno)}): its blob is served without caching`,
     );
@@ -42,13 +49,7 @@ export class CacheHealth {
   /** The file took data. */
   succeeded(): void {
     if (!this.#isBroken) return;
-    this.end();
-    this.#logger.info(`cache file ${this.#path} takes data again`);
-  }
-
-  /** The file is closed: it counts no longer. */
-  end(): void {
-    if (this.#isBroken) this.#meter.degraded--;
     this.#isBroken = false;
+    this.#logger.info(`cache file ${this.#path} takes data again`);
   }
 }

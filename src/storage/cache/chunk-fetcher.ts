@@ -5,23 +5,14 @@ import { BackendError, IntegrityError, NydusError, messageOf } from '../../base/
 import type { Logger } from '../../base/log.ts';
 import type { CompressorName, DigesterName } from '../../codec/algorithms.ts';
 import type { BlobReader } from '../backend/backend.ts';
-import type { CacheHealth } from './cache-health.ts';
-import type { ChunkMap } from './chunk-map.ts';
+import type { BlobFiles } from './blob-files.ts';
 import type { ChunkTable } from './chunk-table.ts';
 import type { DataFile } from './data-file.ts';
-import {
-  ChunkOutcome,
-  type ChunkFailure,
-  type DecodeResult,
-  type DecodeTarget,
-  type Seal,
-} from './decode.ts';
+import { ChunkOutcome, type ChunkFailure, type DecodeResult, type Seal } from './decode.ts';
 import { decodeJob, splitRange, type JobOptions } from './decode-plan.ts';
 import type { DecodePool } from './decode-pool.ts';
 import { rangeOf, type FetchRange } from './fetch-plan.ts';
 import type { CacheMeter } from './meter.ts';
-import type { Publisher } from './publisher.ts';
-import { RecentChunks } from './recent-chunks.ts';
 import { SealedTable } from './sealed-table.ts';
 import { StreamedRange } from './streamed-range.ts';
 
@@ -31,13 +22,9 @@ export interface FetcherOptions {
   digester: DigesterName;
   /** undefined while the backend has no such blob */
   reader: BlobReader | undefined;
-  mode: DecodeTarget;
-  map: ChunkMap;
-  data: DataFile | undefined;
+  files: BlobFiles;
   /** how an encrypted cache file is encrypted */
   seal: Seal | undefined;
-  health: CacheHealth;
-  publisher: Publisher;
   pool: DecodePool;
   meter: CacheMeter;
   logger: Logger;
@@ -52,45 +39,51 @@ export interface FetchHow {
 
 /** How one job ended; never rejects. */
 export interface JobEnd {
+  /** who started it: with the chunk table and the credentials of one image, which may be wrong for that one alone */
+  by: ChunkFetcher;
   plain: Map<number, Uint8Array>;
   /** chunk index to what went wrong */
   errors: Map<number, Error>;
 }
 
 export class ChunkFetcher {
-  /** chunks on their way */
-  readonly pending = new Map<number, Promise<JobEnd>>();
-  /** chunks that were decoded a moment ago and that no plain file has */
-  readonly recent = new RecentChunks();
   readonly #options: FetcherOptions;
+  /** jobs that were started here */
+  readonly #running = new Set<Promise<JobEnd>>();
 
   constructor(options: FetcherOptions) {
     this.#options = options;
   }
 
+  /** Resolves when nothing that was started here is under way. */
+  async settled(): Promise<void> {
+    while (this.#running.size > 0) await Promise.all(this.#running);
+  }
+
   /** True while data can be written to the cache file. */
   get isWritable(): boolean {
-    const { mode, data, health } = this.#options;
+    const { mode, data, health } = this.#options.files;
     return mode !== 'memory' && data?.writable === true && health.isUsable;
   }
 
   /** Decode a chunk of a raw or an encrypted cache file; when that fails it is forgotten, and fetched on the next try. */
   readKept(table: ChunkTable, index: number, data: DataFile): Promise<JobEnd> {
-    const { pool, meter, logger, map, mode, blobId } = this.#options;
+    const { pool, meter, logger, blobId } = this.#options;
+    const { map, mode, pending } = this.#options.files;
     const stored = mode === 'sealed' ? new SealedTable(table) : table;
     const part = rangeOf(stored, [index]);
     const wanted = new Set([index]);
     const how = { wanted, target: 'memory', sourceFd: data.fd, stored: undefined } as const;
     const job = this.#job(stored, part, { ...how, opens: mode === 'sealed' });
     const end = pool.run(job, true).then(({ plain }) => {
-      this.pending.delete(index);
+      pending.delete(index);
       meter.wholeHits++;
       if (plain.size === 0) {
         logger.warn(`blob ${blobId}: chunk ${index} in the ${mode} cache is damaged, fetching it again`);
         map.forget(index);
       }
       this.#keepRecent(plain);
-      return { plain, errors: new Map<number, Error>() };
+      return { by: this, plain, errors: new Map<number, Error>() };
     });
     return this.#settle([index], end);
   }
@@ -111,14 +104,19 @@ export class ChunkFetcher {
   }
 
   #settle(chunks: readonly number[], end: Promise<JobEnd>, past = false): Promise<JobEnd> {
-    const settled = end.catch((error: unknown) => this.#jobFailed(chunks, error));
-    if (!past) for (const index of chunks) this.pending.set(index, settled);
+    const settled = end
+      .catch((error: unknown) => this.#jobFailed(chunks, error))
+      .finally(() => this.#running.delete(settled));
+    this.#running.add(settled);
+    const { pending } = this.#options.files;
+    if (!past) for (const index of chunks) pending.set(index, settled);
     return settled;
   }
 
   #keepRecent(plain: Map<number, Uint8Array>): void {
-    if (this.#options.mode === 'plain' && this.isWritable) return;
-    for (const [index, bytes] of plain) this.recent.add(index, bytes);
+    const { mode, recent } = this.#options.files;
+    if (mode === 'plain' && this.isWritable) return;
+    for (const [index, bytes] of plain) recent.add(index, bytes);
   }
 
   #stream(reader: BlobReader, range: FetchRange, prefetch: boolean): StreamedRange {
@@ -135,10 +133,10 @@ export class ChunkFetcher {
     how: FetchHow,
     bytes: Promise<Uint8Array> | undefined,
   ): Promise<JobEnd> {
-    const { reader, pool, meter, blobId, mode } = this.#options;
+    const { reader, pool, meter, blobId, files } = this.#options;
     if (reader === undefined)
       throw new BackendError(`blob ${blobId} is not complete and the backend does not have it`);
-    const target = this.isWritable && how.past !== true ? mode : 'memory';
+    const target = this.isWritable && how.past !== true ? files.mode : 'memory';
     const stored = await bytes;
     const length = part.end - part.start;
     meter.buffered += length;
@@ -149,7 +147,7 @@ export class ChunkFetcher {
       return await this.#finish(table, part, wanted, result);
     } finally {
       meter.buffered -= length;
-      if (how.past !== true) for (const index of part.chunks) this.pending.delete(index);
+      if (how.past !== true) for (const index of part.chunks) files.pending.delete(index);
     }
   }
 
@@ -158,7 +156,8 @@ export class ChunkFetcher {
     part: FetchRange,
     what: Pick<JobOptions, 'wanted' | 'target' | 'sourceFd' | 'stored' | 'opens'>,
   ): ReturnType<typeof decodeJob> {
-    const { compressor, digester, data, map, seal } = this.#options;
+    const { compressor, digester, files, seal } = this.#options;
+    const { data, map } = files;
     const common = { compressor, digester, dataFd: data?.fd ?? -1, ready: map.ready, seal };
     return decodeJob(table, part, { ...common, ...what });
   }
@@ -182,11 +181,12 @@ export class ChunkFetcher {
       if (again instanceof Error) errors.set(failure.index, again);
       else for (const [index, bytes] of again) result.plain.set(index, bytes);
     }
-    return { plain: result.plain, errors };
+    return { by: this, plain: result.plain, errors };
   }
 
   #account(table: ChunkTable, part: FetchRange, result: DecodeResult): void {
-    const { meter, health, publisher } = this.#options;
+    const { meter, files } = this.#options;
+    const { health, publisher } = files;
     part.chunks.forEach((index, at) => {
       if (result.outcomes[at] !== ChunkOutcome.cached) return;
       meter.entries++;
@@ -204,12 +204,12 @@ export class ChunkFetcher {
     wanted: ReadonlySet<number>,
   ): Promise<Map<number, Uint8Array> | Error> {
     const { index } = failure;
-    const { reader, pool, logger, blobId, mode } = this.#options;
+    const { reader, pool, logger, blobId, files } = this.#options;
     try {
       if (reader === undefined) throw new BackendError(`blob ${blobId} is not in the backend`);
       const part = rangeOf(table, [index]);
       const stored = await reader.read(part.start, part.end - part.start);
-      const target = this.isWritable ? mode : 'memory';
+      const target = this.isWritable ? files.mode : 'memory';
       const job = this.#job(table, part, { wanted, target, sourceFd: -1, stored });
       const result = await pool.run(job, wanted.has(index));
       const second = result.failures[0];
@@ -232,10 +232,10 @@ export class ChunkFetcher {
   }
 
   #jobFailed(chunks: readonly number[], error: unknown): JobEnd {
-    for (const index of chunks) this.pending.delete(index);
+    for (const index of chunks) this.#options.files.pending.delete(index);
     const wrapped =
       error instanceof NydusError ? error : new BackendError(messageOf(error), { cause: error });
     this.#options.logger.error(`blob ${this.#options.blobId}: ${wrapped.message}`);
-    return { plain: new Map(), errors: new Map(chunks.map((index) => [index, wrapped])) };
+    return { by: this, plain: new Map(), errors: new Map(chunks.map((index) => [index, wrapped])) };
   }
 }

@@ -3,22 +3,14 @@ import { crc32c } from '../../codec/crc32c.ts';
 import { digestOf } from '../../codec/digest.ts';
 import type { DigesterName } from '../../codec/algorithms.ts';
 import { addressOf, preadFull } from '../../native/file-io.ts';
-import type { ChunkMap } from './chunk-map.ts';
+import type { BlobFiles } from './blob-files.ts';
 import type { ChunkTable } from './chunk-table.ts';
-import type { DataFile } from './data-file.ts';
-import type { DecodeTarget } from './decode.ts';
 import type { CacheMeter } from './meter.ts';
-import type { Publisher } from './publisher.ts';
 
 export interface KeptOptions {
-  map: ChunkMap;
-  data: DataFile | undefined;
-  mode: DecodeTarget;
+  files: BlobFiles;
   digester: DigesterName;
-  /** look for a chunk in the data file, verifying it, before it is fetched: the map does not know */
-  probe: boolean;
   meter: CacheMeter;
-  publisher: Publisher;
 }
 
 /** True when plain bytes are what the image says; false as well when it says nothing. */
@@ -36,8 +28,6 @@ export function isVerified(
 
 export class KeptChunks {
   readonly #options: KeptOptions;
-  /** chunks that were looked for in the data file */
-  readonly #probed = new Set<number>();
 
   constructor(options: KeptOptions) {
     this.#options = options;
@@ -45,7 +35,7 @@ export class KeptChunks {
 
   /** True when a chunk is local. Looks at the map file once more: another daemon may have fetched it. */
   has(table: ChunkTable, index: number): boolean {
-    const { map, mode, probe, publisher } = this.#options;
+    const { map, mode, probe, probed, publisher } = this.#options.files;
     if (map.refresh(index)) return true;
     if (mode !== 'plain') return false;
     if (map.distrusts && map.isReadyInFile(index)) {
@@ -53,8 +43,8 @@ export class KeptChunks {
       map.forget(index);
       return false;
     }
-    if (!probe || this.#probed.has(index)) return false;
-    this.#probed.add(index);
+    if (!probe || probed.has(index)) return false;
+    probed.add(index);
     if (!this.#verify(table, index)) return false;
     publisher.add(index, table.plainSize(index));
     publisher.schedule();
@@ -63,7 +53,8 @@ export class KeptChunks {
 
   /** Verify a chunk of the plain data file; it is ready in this process when that succeeds. */
   #verify(table: ChunkTable, index: number): boolean {
-    const { data, digester, meter, map } = this.#options;
+    const { digester, meter, files } = this.#options;
+    const { data, map } = files;
     const size = table.plainSize(index);
     const bytes = new Uint8Array(size);
     if (data === undefined) return false;

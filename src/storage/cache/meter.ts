@@ -1,4 +1,5 @@
 // Counters of the blob caches of one instance, spelled as `/metrics/blobcache` shows them. Source: nydusd.md 6.4.
+import type { CacheHealth } from './cache-health.ts';
 
 /** Content of `/metrics/blobcache`. */
 export interface BlobcacheMetrics {
@@ -48,12 +49,15 @@ export class CacheMeter {
   /** milliseconds since 1970, 0 while there was none */
   prefetchBegin = 0;
   prefetchEnd = 0;
-  /** blobs that are served without caching because their file refuses data */
-  degraded = 0;
-  writeErrors = 0;
   evicted = 0;
 
-  metrics(files: string[], storePath: string, allReady: boolean): BlobcacheMetrics {
+  /** @param health of the files of the instance's blobs */
+  metrics(
+    files: string[],
+    storePath: string,
+    allReady: boolean,
+    health: readonly Pick<CacheHealth, 'isDegraded' | 'writeErrors'>[],
+  ): BlobcacheMetrics {
     return {
       underlying_files: files,
       store_path: storePath,
@@ -72,8 +76,8 @@ export class CacheMeter {
       prefetch_end_time_millis: Math.floor(this.prefetchEnd % 1000),
       buffered_backend_size: this.buffered,
       data_all_ready: allReady,
-      degraded_blobs: this.degraded,
-      write_errors: this.writeErrors,
+      degraded_blobs: health.filter(({ isDegraded }) => isDegraded).length,
+      write_errors: health.reduce((sum, { writeErrors }) => sum + writeErrors, 0),
       evicted_bytes: this.evicted,
     };
   }

@@ -8,7 +8,9 @@ import { BlobFeature } from '../../format/flags.ts';
 import type { BlobInfo, RafsImage } from '../../format/image.ts';
 import { isSafeBlobId } from '../backend/localfs.ts';
 import type { BlobReader } from '../backend/backend.ts';
+import type { LendFiles } from '../shared-storage.ts';
 import { BlobCache, type BlobCacheOptions } from './blob-cache.ts';
+import { BlobFiles } from './blob-files.ts';
 import { chunkDataEnd } from '../../format/blobmeta/reader.ts';
 import { hasCi } from './blob-sizes.ts';
 import { ChunkMap, DamagedMapError } from './chunk-map.ts';
@@ -43,6 +45,8 @@ export interface OpenBlobOptions {
   seal?: Seal | undefined;
   publishMs?: number | undefined;
   retryMs?: number | undefined;
+  /** for files that other images use too */
+  lend?: LendFiles | undefined;
   pool: DecodePool;
   meter: CacheMeter;
   logger: Logger;
@@ -127,9 +131,24 @@ function openFiles(options: OpenBlobOptions): Files {
   }
 }
 
+function ownFiles(files: BlobFiles): { files: BlobFiles; release: () => Promise<void> } {
+  return { files, release: () => files.close() };
+}
+
+/** Images that agree on all of this read the same bytes from the same files. */
+function identityOf(options: OpenBlobOptions): object {
+  const { blobId, count, indexedMap, validate, publishMs, retryMs, blob } = options;
+  const { chunkSize, features, compressor, digester, compressedSize, uncompressedSize } = blob;
+  const { ciCompressor, ciOffset, ciCompressedSize, ciUncompressedSize } = blob;
+  const how = { blobId, count, indexedMap, validate, publishMs, retryMs };
+  const data = { chunkSize, features, compressor, digester, compressedSize, uncompressedSize };
+  const table = { ciCompressor, ciOffset, ciCompressedSize, ciUncompressedSize };
+  return { how, data, table };
+}
+
 type Loaders = Pick<BlobCacheOptions, 'loadTable' | 'reloadTable'>;
 
-function tableLoaders(options: OpenBlobOptions, files: Files): Loaders {
+function tableLoaders(options: OpenBlobOptions, files: BlobFiles): Loaders {
   const { image, blob, blobId, reader, workDir, logger } = options;
   const kept = workDir !== undefined && files.data !== undefined;
   const base = kept ? join(workDir, blobId) : undefined;
@@ -142,8 +161,9 @@ function tableLoaders(options: OpenBlobOptions, files: Files): Loaders {
     return new CiChunkTable(meta.ci, blob, image, digests, meta.release);
   };
   return {
-    loadTable: () => load(false),
-    reloadTable: () => (fromFile && reader !== undefined ? load(true) : undefined),
+    // one after another: who comes second finds the file of the first
+    loadTable: () => files.inTurn(() => load(false)),
+    reloadTable: () => (fromFile && reader !== undefined ? files.inTurn(() => load(true)) : undefined),
   };
 }
 
@@ -163,7 +183,15 @@ export function openBlob(options: OpenBlobOptions): OpenedBlob {
       hint: 'leave out enable_encryption, or build the image with --aligned-chunk or as version 6',
     });
   }
-  const files = openFiles(options);
+  const open = (): BlobFiles =>
+    new BlobFiles({
+      ...openFiles(options),
+      aligned: hasCi(blob),
+      publishMs: options.publishMs ?? PUBLISH_MS,
+      retryMs: options.retryMs ?? RETRY_MS,
+      logger: options.logger,
+    });
+  const { files, release } = options.lend?.(identityOf(options), open) ?? ownFiles(open());
   const records = hasCi(blob) ? undefined : new RecordTable(image, blob, count);
   const loaders =
     records === undefined
@@ -174,15 +202,10 @@ export function openBlob(options: OpenBlobOptions): OpenedBlob {
     compressor: blob.compressor,
     digester: blob.digester,
     reader: options.reader,
-    mode: files.mode,
-    map: files.map,
-    data: files.data,
+    files,
+    release,
     ...loaders,
     seal: options.seal,
-    probe: files.probe,
-    aligned: records === undefined,
-    publishMs: options.publishMs ?? PUBLISH_MS,
-    retryMs: options.retryMs ?? RETRY_MS,
     pool: options.pool,
     meter: options.meter,
     logger: options.logger,

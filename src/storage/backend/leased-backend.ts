@@ -1,0 +1,150 @@
+// A shared backend as one image sees it: counters of its own, settings of its own, and an end that others do not notice.
+import { BackendError } from '../../base/errors.ts';
+import type { Backend, BackendSetting, BlobReader, ReadHow } from './backend.ts';
+import type { Link } from './link.ts';
+import { BackendMeter } from './meter.ts';
+
+/** A backend that others may use too. */
+export interface LentBackend {
+  readonly backend: Backend;
+  open(blobId: string): Promise<BlobReader>;
+  closeReader(blobId: string): Promise<void>;
+}
+
+/** Who lends backends. */
+export interface BackendLender {
+  /** the backend to use once a setting has another value; may be the same */
+  change(lent: LentBackend, setting: BackendSetting, value: string, open: () => Backend): LentBackend;
+  /** true: nobody else has it */
+  giveBack(lent: LentBackend): boolean;
+}
+
+export class LeasedBackend implements Backend {
+  readonly type: string;
+  readonly meter = new BackendMeter();
+  readonly #open: () => Backend;
+  readonly #lender: BackendLender;
+  readonly #readers = new Set<LeasedReader>();
+  readonly #closing = new AbortController();
+  #lent: LentBackend;
+  #closed: Promise<void> | undefined;
+
+  /** @param open makes another backend of the same configuration */
+  constructor(lent: LentBackend, open: () => Backend, lender: BackendLender) {
+    this.#lent = lent;
+    this.#open = open;
+    this.#lender = lender;
+    this.type = lent.backend.type;
+    if (lent.backend.meter.outage !== undefined) {
+      const none = { down: false, outages: 0, outage_millis_total: 0, waiting: 0 };
+      this.meter.outage = () => this.#lent.backend.meter.outage?.() ?? none;
+    }
+  }
+
+  get isDown(): boolean {
+    return this.#lent.backend.isDown === true;
+  }
+
+  async open(blobId: string): Promise<BlobReader> {
+    const reader = new LeasedReader(
+      this.#lent,
+      await this.#lent.open(blobId),
+      this.meter,
+      this.#closing.signal,
+    );
+    this.#readers.add(reader);
+    return reader;
+  }
+
+  configure(setting: BackendSetting, value: string): void {
+    const before = this.#lent;
+    if (before.backend.configure === undefined) return;
+    this.#lent = this.#lender.change(before, setting, value, this.#open);
+    if (this.#lent === before) return;
+    const moves = [...this.#readers].map((reader) => reader.move(this.#lent));
+    // what is under way ends where it began
+    void Promise.allSettled(moves).then(() => this.#giveBack(before));
+  }
+
+  async #giveBack(lent: LentBackend): Promise<void> {
+    if (this.#lender.giveBack(lent)) await lent.backend.close();
+  }
+
+  /** Reads over a network end; those of others go on. */
+  giveUp(): void {
+    if (this.#lent.backend.giveUp !== undefined)
+      this.#closing.abort(new BackendError('the backend is closed'));
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    this.giveUp();
+    const readers = [...this.#readers];
+    await Promise.allSettled(readers.map((reader) => reader.leave()));
+    await this.#giveBack(this.#lent);
+  }
+}
+
+class LeasedReader implements BlobReader {
+  readonly blobId: string;
+  readonly #meter: BackendMeter;
+  readonly #closing: AbortSignal;
+  #lent: LentBackend;
+  /** the one that is there, and the one to use: they differ while another backend opens the blob */
+  #reader: BlobReader;
+  #next: Promise<BlobReader>;
+
+  constructor(lent: LentBackend, reader: BlobReader, meter: BackendMeter, closing: AbortSignal) {
+    this.blobId = reader.blobId;
+    this.#lent = lent;
+    this.#reader = reader;
+    this.#next = Promise.resolve(reader);
+    this.#meter = meter;
+    this.#closing = closing;
+  }
+
+  get fd(): number {
+    return this.#reader.fd;
+  }
+
+  get link(): Link | undefined {
+    return this.#reader.link;
+  }
+
+  /** Read from another backend from now on. */
+  async move(lent: LentBackend): Promise<void> {
+    const before = this.#lent;
+    this.#lent = lent;
+    const opening = lent.open(this.blobId);
+    this.#next = opening;
+    const reader = await opening;
+    if (this.#lent === lent) this.#reader = reader;
+    await before.closeReader(this.blobId);
+  }
+
+  async size(): Promise<number> {
+    return (await this.#next).size();
+  }
+
+  async read(offset: number, length: number, signal?: AbortSignal, how?: ReadHow): Promise<Uint8Array> {
+    this.#closing.throwIfAborted();
+    const either = signal === undefined ? this.#closing : AbortSignal.any([signal, this.#closing]);
+    return (await this.#next).read(offset, length, either, { ...how, counted: this.#meter });
+  }
+
+  note(offset: number, got: number, millis: number): void {
+    this.#reader.note(offset, got, millis);
+    this.#meter.record(got, millis);
+  }
+
+  /** The backend closes what nobody uses any more. */
+  leave(): Promise<void> {
+    return this.#lent.closeReader(this.blobId);
+  }
+
+  close(): void {}
+}

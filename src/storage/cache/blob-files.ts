@@ -1,0 +1,71 @@
+// What this process has of one blob, whichever image reads it: its files, what of it is ready, what is on its way. Images that read
+// the same blob in the same way use one of these, so that each chunk is fetched once. Source: blob-and-cache.md 17.2, 17.3.
+import type { Logger } from '../../base/log.ts';
+import { CacheHealth } from './cache-health.ts';
+import type { JobEnd } from './chunk-fetcher.ts';
+import type { ChunkMap } from './chunk-map.ts';
+import type { DataFile } from './data-file.ts';
+import type { DecodeTarget } from './decode.ts';
+import { HolePuncher } from './hole-puncher.ts';
+import { Publisher } from './publisher.ts';
+import { RecentChunks } from './recent-chunks.ts';
+
+export interface BlobFilesOptions {
+  /** `memory`: nothing is kept */
+  mode: DecodeTarget;
+  map: ChunkMap;
+  data: DataFile | undefined;
+  /** look for a chunk in the data file, verifying it, before it is fetched: the map does not know */
+  probe: boolean;
+  /** every chunk starts at a block boundary */
+  aligned: boolean;
+  /** milliseconds until what was written is flushed and its bits are set in the file */
+  publishMs: number;
+  /** milliseconds until a cache that refused data is tried again */
+  retryMs: number;
+  logger: Logger;
+}
+
+export class BlobFiles {
+  readonly mode: DecodeTarget;
+  readonly map: ChunkMap;
+  readonly data: DataFile | undefined;
+  readonly probe: boolean;
+  readonly health: CacheHealth;
+  readonly publisher: Publisher;
+  readonly puncher: HolePuncher;
+  /** chunks on their way, whoever asked for them */
+  readonly pending = new Map<number, Promise<JobEnd>>();
+  /** chunks that were decoded a moment ago and that no plain file has */
+  readonly recent = new RecentChunks();
+  /** chunks that were looked for in the data file */
+  readonly probed = new Set<number>();
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: BlobFilesOptions) {
+    const { mode, map, data, probe, aligned, publishMs, retryMs, logger } = options;
+    this.mode = mode;
+    this.map = map;
+    this.data = data;
+    this.probe = probe;
+    this.health = new CacheHealth(data?.path ?? '', retryMs, logger);
+    this.publisher = new Publisher(map, data, publishMs, logger);
+    this.puncher = new HolePuncher(map, aligned);
+  }
+
+  /** Do something that two users of the blob would do twice if they did it at once. */
+  inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(work);
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  /** Publish what is left and close. Nothing may be under way, nobody may read from the data file any more. */
+  async close(): Promise<void> {
+    const { publisher, map, data } = this;
+    publisher.stop();
+    await publisher.finish();
+    if (data?.whileSole(() => map.close(true)) === undefined) map.close();
+    data?.close();
+  }
+}
