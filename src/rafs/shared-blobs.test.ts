@@ -48,7 +48,7 @@ async function open(
   more: Partial<Setup> = {},
 ): Promise<RafsInstance> {
   const { bootstrap, blobDir, workDir, server, storage, lines } = { ...at, ...more };
-  const config: ConfigV2 = instanceConfig({ blobDir, workDir });
+  const config: ConfigV2 = instanceConfig({ blobDir, workDir, rafs: { batch_size: 0 } });
   const section = { host: server.host, scheme: 'http', repo: 'lib/x', auth, retry_limit: 0, outage_wait: 0 };
   const none = { localfs: null, localdisk: null, oss: null, s3: null, registry: null, 'http-proxy': null };
   const instance = await RafsInstance.open({
