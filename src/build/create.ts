@@ -227,7 +227,12 @@ class Build {
         this.#meter.sourceReports = true;
         const read = await readTarTree(
           options.source,
-          { version: options.version, chunkSize: options.chunkSize, layer },
+          {
+            version: options.version,
+            chunkSize: options.chunkSize,
+            layer,
+            runtimeLinks: options.runtimeLinks,
+          },
           store,
           this.#context,
           this.#parts.input,

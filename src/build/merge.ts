@@ -13,6 +13,7 @@ import { openDictionary, parseChunkDictArgument } from './chunk-dict.ts';
 import { checkCompatible } from './compatibility.ts';
 import { blobIdOfFile, digestBytes, importBlob } from './import-blob.ts';
 import { loadBlobs, loadImage } from './load-image.ts';
+import { resolveLowerLinks } from './lower-links.ts';
 import { openMergeSource, type MergeSource } from './merge-source.ts';
 import type { BuildContext, BuildResult, MergeOptions } from './options.ts';
 import { overlay } from './overlay.ts';
@@ -166,6 +167,7 @@ function addLayer(
     );
   });
   renumber(root, map);
+  resolveLowerLinks(root, working.tree);
   working.tree = working.tree === undefined ? root : overlay(working.tree, root, 'oci');
 }
 

@@ -35,6 +35,11 @@ export interface CreateOptions {
   batchSize: number;
   alignedChunk: boolean;
   whiteoutSpec: WhiteoutSpec;
+  /**
+   * Hard links of a tar as container runtimes apply them: also to files of layers below, which the merge resolves, and to
+   * what is no regular file. Otherwise both are refused, as upstream does.
+   */
+  runtimeLinks?: boolean;
   prefetchPolicy: PrefetchPolicy;
   /** absolute paths, already filtered as nydus-image 2.6 says */
   prefetchPatterns: string[];

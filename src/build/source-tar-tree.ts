@@ -7,6 +7,7 @@ import { makeRdev, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG 
 import { TarType } from '../format/tar/archive-header.ts';
 import type { TarEntry } from '../format/tar/archive.ts';
 import { compareByName, directorySize5, walkNumbering } from '../tree/children.ts';
+import { lowerLinkFields, lowerLinkTarget } from '../tree/lower-link.ts';
 import type { TreeNode } from '../tree/node.ts';
 import { admitXattr } from '../tree/xattr-names.ts';
 
@@ -14,10 +15,13 @@ export interface TarTreeOptions {
   version: 5 | 6;
   chunkSize: number;
   layer: number;
+  /** hard links as container runtimes apply them: to files of layers below, which the merge resolves, and to what is no file */
+  runtimeLinks?: boolean | undefined;
 }
 
 /** rdev that tar conversions record for everything but devices and fifos (rafs-metadata 5.5). */
 const NO_RDEV = 0xffff_ffff;
+const SLASH = Buffer.from('/');
 /** Files at the root that eStargz adds for its own use. */
 const STARGZ_FILES = new Set(['stargz.index.json', '.prefetch.landmark', '.no.prefetch.landmark']);
 
@@ -32,6 +36,9 @@ const MODE_BITS: Record<number, number> = {
   [TarType.directory]: S_IFDIR,
   [TarType.fifo]: S_IFIFO,
 };
+
+/** What a runtime makes hard links to beside regular files; here each name becomes an entry of its own (rafs-metadata 5.1). */
+const LINKABLE = new Set([S_IFLNK, S_IFCHR, S_IFBLK, S_IFIFO]);
 
 /** Builds the tree. Children are kept in maps while members arrive in any order, and sorted once at the end. */
 export class TarTree {
@@ -154,7 +161,13 @@ export class TarTree {
 
   /** A hard link has its own owner, mode and time, and everything else of its target (rafs-metadata 5.1). */
   #link(node: TreeNode, entry: TarEntry): void {
-    const target = this.#find(splitPath(entry.link, entry));
+    const names = splitPath(entry.link, entry);
+    const target = this.#find(names);
+    if (this.#options.runtimeLinks === true) {
+      const below = target === undefined ? pathOf(names) : lowerLinkTarget(target);
+      if (below !== undefined) return this.#linkBelow(node, below, entry);
+      if (target !== undefined && LINKABLE.has(target.mode & S_IFMT)) return copyOf(target, node);
+    }
     if (target === undefined) {
       throw new UsageError(
         `tarball: unknown target /${shown(entry.link)} for hardlink /${shown(entry.name)}`,
@@ -176,6 +189,11 @@ export class TarTree {
     if (target.xattrs !== undefined) node.xattrs = target.xattrs;
     node.hardlinkFlag = true;
     target.hardlinkFlag = true;
+  }
+
+  #linkBelow(node: TreeNode, target: Buffer, entry: TarEntry): void {
+    checkTarget(target, entry);
+    Object.assign(node, lowerLinkFields(target));
   }
 
   #find(names: readonly Buffer[]): TreeNode | undefined {
@@ -242,6 +260,14 @@ export class TarTree {
   }
 }
 
+/** One more entry like the target. */
+function copyOf(target: TreeNode, node: TreeNode): void {
+  const { mode, uid, gid, mtime, size, rdev } = target;
+  Object.assign(node, { mode, uid, gid, mtime, size, rdev });
+  if (target.target !== undefined) node.target = target.target;
+  if (target.xattrs !== undefined) node.xattrs = target.xattrs;
+}
+
 function deviceOf(entry: TarEntry, type: number): number {
   const { devMajor, devMinor } = entry;
   if (devMajor === undefined || devMinor === undefined) {
@@ -263,14 +289,23 @@ function deviceOf(entry: TarEntry, type: number): number {
 
 function setTarget(node: TreeNode, entry: TarEntry): void {
   const target = entry.link;
+  checkTarget(target, entry);
+  node.target = target;
+  node.size = target.length;
+}
+
+function checkTarget(target: Buffer, entry: TarEntry): void {
   if (target.length === 0 || target.length > MAX_SYMLINK_V5 || target.includes(0)) {
     throw new FormatError(
       { struct: 'tarHeader', field: 'linkname', offset: entry.offset },
       `symlink target of ${target.length} bytes: must be 1 to ${MAX_SYMLINK_V5} without NUL`,
     );
   }
-  node.target = target;
-  node.size = target.length;
+}
+
+/** A path from the root. */
+function pathOf(names: readonly Buffer[]): Buffer {
+  return Buffer.concat(names.flatMap((name) => [SLASH, name]));
 }
 
 /** Text of a path for messages. */

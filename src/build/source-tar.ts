@@ -15,6 +15,8 @@ export interface TarOptions {
   chunkSize: number;
   /** layer number for hard-link identity: 0, or 1 over a parent */
   layer: number;
+  /** hard links as container runtimes apply them */
+  runtimeLinks?: boolean | undefined;
 }
 
 export interface TarResult {

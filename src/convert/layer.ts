@@ -64,6 +64,7 @@ export function layerOptions(options: BlobOptions, chunkDict: string | undefined
     digester: 'blake3',
     // marker files stay entries of the layer: the merge resolves them
     whiteoutSpec: 'none',
+    runtimeLinks: true,
     prefetchPolicy: 'fs',
     repeatable: false,
     blobToc: options.version === 6,

@@ -52,3 +52,12 @@ test('ConvertState: lines that are none of ours are passed over', async (t) => {
   assert.deepEqual(state.members, []);
   assert.equal(readFileSync(join(folder, 'state.jsonl'), 'utf8').includes('source":1'), true);
 });
+
+test('ConvertState: layers that become the same blob at the same time keep one bootstrap', async (t) => {
+  const state = await ConvertState.open(tempDir(t));
+  const paths = await Promise.all(
+    Array.from({ length: 20 }, () => state.keepBootstrap(digest('5'), Buffer.from('boot'))),
+  );
+  assert.deepEqual(new Set(paths), new Set([state.bootstrapPath(digest('5'))]));
+  assert.equal(readFileSync(paths[0] as string, 'utf8'), 'boot');
+});

@@ -69,6 +69,7 @@ export class ConvertState {
   readonly #file: string;
   readonly #folder: string;
   readonly #layers = new Map<string, DoneLayer & { check: string }>();
+  #drafts = 0;
   /** members of a target archive, in order */
   readonly members: DoneMember[] = [];
 
@@ -119,8 +120,10 @@ export class ConvertState {
   /** Keep a bootstrap. @returns its path */
   async keepBootstrap(digest: string, bytes: Uint8Array): Promise<string> {
     const path = this.bootstrapPath(digest);
-    await writeFile(`${path}.new`, bytes, { mode: 0o600 });
-    await rename(`${path}.new`, path);
+    // two source layers may become the same blob at the same time
+    const draft = `${path}.new${this.#drafts++}`;
+    await writeFile(draft, bytes, { mode: 0o600 });
+    await rename(draft, path);
     return path;
   }
 

@@ -17,6 +17,7 @@ import {
 import { newAttr, type ChunkRef, type InodeAttr, type RafsImage } from '../format/image.ts';
 import { TarType } from '../format/tar/archive-header.ts';
 import { encodeMember, TAR_END, tarPadding, type TarMember } from '../format/tar/member.ts';
+import { LOWER_LINK_XATTR } from '../tree/lower-link.ts';
 import type { BlobSet, PlainChunks } from './blob-set.ts';
 import { planRead, type ReadPiece } from './read-plan.ts';
 import { walkTree, type WalkEntry } from './walk.ts';
@@ -76,6 +77,13 @@ class Members {
     this.#names = names;
   }
 
+  /** The link leads into a layer below. */
+  #isLowerLink(ino: number): boolean {
+    for (const { name } of this.#image.xattrs(ino))
+      if (name.toString('latin1') === LOWER_LINK_XATTR) return true;
+    return false;
+  }
+
   /** The member of an entry, undefined for what a tar has no room for: the root and sockets. */
   of(entry: WalkEntry, attr: InodeAttr): TarMember | undefined {
     const kind = attr.mode & S_IFMT;
@@ -104,7 +112,10 @@ class Members {
       if (first !== undefined) return { ...member, type: TarType.hardlink, link: first };
       this.#first.set(entry.ino, entry.path);
     }
-    if (kind === S_IFLNK) member.link = Buffer.from(this.#image.readlink(entry.ino));
+    if (kind === S_IFLNK) {
+      member.link = Buffer.from(this.#image.readlink(entry.ino));
+      if (this.#isLowerLink(entry.ino)) return { ...member, type: TarType.hardlink, xattrs: [] };
+    }
     if (kind === S_IFCHR || kind === S_IFBLK) {
       member.major = majorOf(attr.rdev);
       member.minor = minorOf(attr.rdev);

@@ -12,6 +12,7 @@ import { makeNode } from '../../native/make-node.ts';
 import { MNT_DETACH, mount, MS_RDONLY, unmount } from '../../native/mount.ts';
 import { setXattr } from '../../native/xattr.ts';
 import { eachOf } from '../copy/copy.ts';
+import { copyLowerLinks, failedLink, type LowerLink } from './lower-links.ts';
 import { decoded } from '../mount/decoded.ts';
 import type { Descriptor } from '../oci.ts';
 import type { ImageSource } from '../source.ts';
@@ -20,25 +21,56 @@ import type { ImageSource } from '../source.ts';
 const LAYERS_AT_ONCE = 5;
 /** Lower directories that overlayfs takes. Source: fs/overlayfs, OVL_MAX_STACK. */
 const MAX_OVERLAY = 500;
+/** Hard links of one layer to files below it. */
+const MAX_LOWER_LINKS = 100_000;
 const PREFIX = '.wh.';
 const OPAQUE = '.wh..wh..opq';
 
-/** Extract a layer as it is stored; every byte of it is read, so that its digest is verified. */
+/** What tar says: the start of it, and the links it could not make. */
+class Complaints {
+  readonly links: LowerLink[] = [];
+  text = '';
+  #rest = '';
+
+  take(piece: string): void {
+    const lines = (this.#rest + piece).split('\n');
+    this.#rest = lines.pop() ?? '';
+    for (const line of lines) {
+      const link = failedLink(line);
+      if (link !== undefined && this.links.length < MAX_LOWER_LINKS) this.links.push(link);
+      else this.text = `${this.text}${line}\n`.slice(0, 2000);
+    }
+  }
+
+  /** Nothing but links failed. */
+  get onlyLinks(): boolean {
+    return this.links.length > 0 && /^(tar: Exiting with failure status.*\n)?$/.test(this.text);
+  }
+}
+
+/**
+ * Extract a layer as it is stored; every byte of it is read, so that its digest is verified.
+ *
+ * @returns hard links whose targets the layer does not have
+ */
 async function extract(
   chunks: AsyncIterable<Uint8Array>,
   dir: string,
   logger: Logger,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<LowerLink[]> {
   const flags = ['--numeric-owner', '--same-owner', '-p', '--xattrs', '--xattrs-include=*'];
-  const child = spawn('tar', ['-x', '-f', '-', '-C', dir, ...flags], { stdio: ['pipe', 'ignore', 'pipe'] });
+  const child = spawn('tar', ['-x', '-f', '-', '-C', dir, '--quoting-style=escape', ...flags], {
+    stdio: ['pipe', 'ignore', 'pipe'],
+    env: { ...process.env, LC_ALL: 'C' },
+  });
   const stop = (): void => void child.kill('SIGKILL');
   signal.addEventListener('abort', stop);
-  let errors = '';
-  child.stderr.on('data', (piece: Buffer) => (errors = (errors + piece.toString()).slice(0, 2000)));
+  const said = new Complaints();
+  child.stderr.on('data', (piece: Buffer) => said.take(piece.toString('latin1')));
   const ended = new Promise<number | string | null>((done) => {
     child.on('error', (error) => {
-      errors = error.message;
+      said.text = error.message;
       done(-1);
     });
     child.on('close', (code, by) => done(by ?? code));
@@ -56,10 +88,13 @@ async function extract(
     child.stdin.end();
     const status = await ended;
     signal.throwIfAborted();
-    if (status !== 0) throw new Error(`tar ended with ${status}: ${errors.trim()}`);
+    if (status === 2 && said.onlyLinks) return said.links;
+    const errors = said.text.trim();
+    if (status !== 0) throw new Error(`tar ended with ${status}: ${errors}`);
     // such as attributes that are too large for the file system of the work directory: they will show as differences
-    for (const line of errors.trim().split('\n'))
+    for (const line of errors.split('\n'))
       if (line !== '' && !line.includes(' time stamp ')) logger.warn(line);
+    return [];
   } finally {
     signal.removeEventListener('abort', stop);
     child.stdin.destroy();
@@ -140,12 +175,14 @@ export async function mountOci(
   try {
     await mkdir(join(trees, 'empty'), { recursive: true });
     await mkdir(root, { recursive: true });
+    const links = layers.map((): LowerLink[] => []);
     await eachOf([...layers.entries()], LAYERS_AT_ONCE, async ([at, layer]) => {
       const tree = join(trees, String(at));
       await mkdir(tree);
-      await extract(source.layer(layer).open(signal), tree, logger, signal);
+      links[at] = await extract(source.layer(layer).open(signal), tree, logger, signal);
       await translate(Buffer.from(tree));
     });
+    for (const [at, found] of links.entries()) await copyLowerLinks(found, trees, at, root);
     // relative names: the options of a mount must fit into one page
     const lower = [...layers.keys()].toReversed().join(':');
     const before = process.cwd();

@@ -91,7 +91,10 @@ async function compareFields(
   return fields;
 }
 
-/** lstat(2); undefined for a name that is listed and not there: overlayfs shows devices 0:0, its whiteouts, like that. */
+/**
+ * lstat(2); undefined for a name that is listed and not there: so overlayfs shows its whiteouts, devices 0:0, in directories
+ * that only one layer has.
+ */
 async function look(path: Buffer): Promise<BigIntStats | undefined> {
   try {
     return await lstat(path, { bigint: true });
@@ -122,12 +125,14 @@ export async function compareTrees(source: string, target: string, signal: Abort
     const [ours, theirs] = await Promise.all([namesOf(left), namesOf(right)]);
     const known = new Set(ours.map((name) => name.toString('latin1')));
     const there = new Set(theirs.map((name) => name.toString('latin1')));
+    const onlyIn = async (side: Buffer, name: Buffer, kind: Difference['kind']): Promise<void> => {
+      if ((await look(join(side, name))) !== undefined)
+        note({ path: join(path, name).toString(), kind, fields: [] });
+    };
     for (const name of ours)
-      if (!there.has(name.toString('latin1')))
-        note({ path: join(path, name).toString(), kind: 'not in target', fields: [] });
+      if (!there.has(name.toString('latin1'))) await onlyIn(left, name, 'not in target');
     for (const name of theirs)
-      if (!known.has(name.toString('latin1')))
-        note({ path: join(path, name).toString(), kind: 'not in source', fields: [] });
+      if (!known.has(name.toString('latin1'))) await onlyIn(right, name, 'not in source');
     const both = ours.filter((name) => there.has(name.toString('latin1')));
     const folders: Buffer[] = [];
     for (let at = 0; at < both.length; at += AT_ONCE) {
