@@ -39,9 +39,15 @@ export function slowFill(image: RandomImage, cache: string): object {
   return localConfig(image.blobs, cache, { amplify_io: 0 });
 }
 
-/** Pid of the guardian of the daemon that listens at a socket. */
-export function guardianOf(apisock: string): number | undefined {
+/** Pids of the guardians of the daemon that listens at a socket. */
+export function guardiansOf(apisock: string): number[] {
   const path = `${apisock}.guardian`;
-  if (!existsSync(path)) return undefined;
-  return (JSON.parse(readFileSync(path, 'utf8')) as { guardian: { pid: number } }).guardian.pid;
+  if (!existsSync(path)) return [];
+  const { guardian } = JSON.parse(readFileSync(path, 'utf8')) as { guardian: { pid: number } };
+  return [guardian.pid];
+}
+
+/** The first of them. */
+export function guardianOf(apisock: string): number | undefined {
+  return guardiansOf(apisock)[0];
 }
