@@ -1,22 +1,23 @@
 // The kill matrix: kill -9 at random moments under readers that check every byte. NYDUS_KILLS sets how often (default 3). With fanotify
 // a reader may wait for as long as nobody serves it, and never sees zeros, wrong bytes or an error; with fileio it sees errors.
 import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import { CheckReaders } from '../support/check-readers.ts';
 import { startDaemon, type Daemon } from '../support/daemon.ts';
-import { guardianOf, randomImage, slowFill, type RandomImage } from '../support/erofs-image.ts';
+import { guardiansOf, randomImage, slowFill, type RandomImage } from '../support/erofs-image.ts';
 import { firstReason, tempDir } from '../support/golden.ts';
-import { requirePreContent } from '../support/kernel-erofs.ts';
+import { requireFreezer, requirePreContent } from '../support/kernel-erofs.ts';
 import { requireProgram } from '../support/programs.ts';
-import { playRound } from '../support/kill-matrix.ts';
+import { playRound, type KillRound } from '../support/kill-matrix.ts';
 import { mountsBelow } from '../support/temporary.ts';
 
 const skip = firstReason(requirePreContent(), requireProgram('nydus-image'), requireProgram('nydusd'));
 const KILLS = Number(process.env['NYDUS_KILLS'] ?? 3);
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-function start(dir: string, image: RandomImage): Promise<Daemon> {
+function start(dir: string, image: RandomImage, env: NodeJS.ProcessEnv = {}): Promise<Daemon> {
   return startDaemon({
     workDir: join(dir, 'work'),
     bootstrap: image.bootstrap,
@@ -24,6 +25,7 @@ function start(dir: string, image: RandomImage): Promise<Daemon> {
     args: ['--driver', 'fanotify'],
     // many rounds go with a machine that has other things to do
     timeoutMs: 90_000,
+    env,
   });
 }
 
@@ -32,69 +34,139 @@ const TOLERATED = { fanotify: [], fileio: ['EIO', 'ENOENT', 'ENOTCONN'] } as con
 /** What a read may take when nobody has been killed, on a machine that has other things to do, ms. */
 const PATIENCE = 15_000;
 
+interface Tally {
+  failures: string[];
+  wentOn: number;
+  reads: number;
+  longest: number;
+}
+
+async function playRounds(
+  t: TestContext,
+  count: number,
+  round: Omit<KillRound, 'number' | 'image' | 'base'>,
+): Promise<Tally> {
+  const base = tempDir(t);
+  const image = randomImage(base, 12, 3_000_000);
+  const tally: Tally = { failures: [], wentOn: 0, reads: 0, longest: 0 };
+  const tolerated: readonly string[] = TOLERATED[round.driver];
+  for (let number = 0; number < count; number++) {
+    const { report, outageMs, problems, wentOn, log } = await playRound(t, { ...round, number, image, base });
+    const unexpected = Object.keys(report.errors).filter((code) => !tolerated.includes(code));
+    if (report.longestMs > outageMs + PATIENCE) problems.push(`a reader hung for ${report.longestMs} ms`);
+    if (report.wrong + report.zeros + unexpected.length > 0) problems.push(JSON.stringify(report));
+    if (problems.length > 0) tally.failures.push(`round ${number}: ${problems.join('; ')}\n${log}`);
+    tally.wentOn += wentOn ? 1 : 0;
+    tally.reads += report.reads;
+    tally.longest = Math.max(tally.longest, report.longestMs);
+  }
+  t.diagnostic(
+    `${count} kills, ${tally.wentOn} taken over, ${tally.reads} reads, longest ${tally.longest} ms`,
+  );
+  return tally;
+}
+
+const timeoutOf = (count: number): number => 120_000 + count * 20_000;
+
 for (const driver of ['fanotify', 'fileio'] as const)
   test(
     `${driver}: kill -9 of the daemon, ${KILLS} times: readers see no wrong byte, and wait no longer than the outage`,
-    { skip, timeout: 120_000 + KILLS * 20_000 },
+    { skip, timeout: timeoutOf(KILLS) },
     async (t) => {
-      const base = tempDir(t);
-      const image = randomImage(base, 12, 3_000_000);
-      const failures: string[] = [];
-      let [wentOn, reads, longest] = [0, 0, 0];
-      for (let number = 0; number < KILLS; number++) {
-        const outcome = await playRound(t, { number, driver, victims: 'daemon', image, base });
-        const { report, outageMs, problems, log } = outcome;
-        const unexpected = Object.keys(report.errors).filter(
-          (code) => !(TOLERATED[driver] as readonly string[]).includes(code),
-        );
-        if (report.longestMs > outageMs + PATIENCE) problems.push(`a reader hung for ${report.longestMs} ms`);
-        if (report.wrong + report.zeros + unexpected.length > 0) problems.push(JSON.stringify(report));
-        if (problems.length > 0) failures.push(`round ${number}: ${problems.join('; ')}\n${log}`);
-        wentOn += outcome.wentOn ? 1 : 0;
-        reads += report.reads;
-        longest = Math.max(longest, report.longestMs);
-      }
-      t.diagnostic(`${driver}: ${KILLS} kills, ${wentOn} taken over, ${reads} reads, longest ${longest} ms`);
+      const { failures, wentOn } = await playRounds(t, KILLS, { driver, victims: 'daemon' });
       assert.deepEqual(failures, []);
       assert.equal(wentOn, driver === 'fanotify' ? KILLS : 0);
     },
   );
 
+const FEWER = Math.ceil(KILLS / 4);
+for (const [guardians, env] of [
+  ['a frozen guardian', {}],
+  ['two guardians', { NYDUSD_FREEZE: '0' }],
+] as const)
+  for (const victims of ['guardian, then daemon', 'daemon and guardian'] as const)
+    test(
+      `fanotify with ${guardians}: kill -9 of ${victims}, ${FEWER} times: readers wait, and see no wrong byte`,
+      {
+        skip: firstReason(skip, guardians === 'a frozen guardian' && requireFreezer()),
+        timeout: timeoutOf(FEWER),
+      },
+      async (t) => {
+        const { failures, wentOn } = await playRounds(t, FEWER, { driver: 'fanotify', victims, env });
+        assert.deepEqual(failures, []);
+        assert.equal(wentOn, FEWER);
+      },
+    );
+
 test(
-  'kill -9 of the guardian: the daemon starts another one, which carries the next kill',
-  { skip },
+  'a frozen guardian is in a group of its own, and ends with the mount',
+  { skip: firstReason(skip, requireFreezer()) },
   async (t) => {
     const dir = tempDir(t);
-    const image = randomImage(dir, 8, 3_000_000);
-    let daemon = await start(dir, image);
-    const readers = await CheckReaders.start(daemon.mountpoint, image.source, 4);
-    t.after(() => readers.kill());
-    for (let i = 0; i < 3; i++) {
-      const guardian = guardianOf(daemon.apisock) ?? -1;
-      process.kill(guardian, 'SIGKILL');
-      for (let waited = 0; guardianOf(daemon.apisock) === guardian && waited < 100; waited++) await sleep(20);
-      assert.notEqual(guardianOf(daemon.apisock), guardian);
-    }
-    daemon.child.kill('SIGKILL');
-    await daemon.ended;
-    daemon = await start(dir, image);
-    await sleep(200);
-    const report = await readers.finish();
-    assert.deepEqual([report.wrong, report.errors], [0, {}], daemon.log);
+    const daemon = await start(dir, randomImage(dir, 2, 100_000));
+    const guardians = guardiansOf(daemon.apisock);
+    assert.equal(guardians.length, 1);
+    const [pid = 0] = guardians;
+    const groups = readFileSync(`/proc/${pid}/cgroup`, 'latin1').trim().split('\n');
+    assert.ok(
+      groups.some((line) => line.endsWith(`:freezer:/nydusd-guardians/${pid}`)),
+      groups.join(),
+    );
+    assert.ok(
+      groups.some((line) => /^(0:|\d+:name=systemd):\/nydusd-guardians$/.test(line)),
+      groups.join(),
+    );
     assert.equal(await daemon.stop(), 0, daemon.log);
+    for (let waited = 0; existsSync(`/proc/${pid}`) && waited < 100; waited++) await sleep(20);
+    assert.equal(existsSync(`/proc/${pid}`), false);
   },
 );
 
 test(
-  'kill -9 of both: the next start takes the mount away before anything is served, and says so',
+  'a guardian that is not frozen and dies: the daemon starts others, which carry the next kill',
+  { skip },
+  async (t) => {
+    const dir = tempDir(t);
+    const image = randomImage(dir, 8, 3_000_000);
+    let daemon = await start(dir, image, { NYDUSD_FREEZE: '0' });
+    const readers = await CheckReaders.start(daemon.mountpoint, image.source, 4);
+    t.after(() => readers.kill());
+    for (let i = 0; i < 4; i++) {
+      const before = guardiansOf(daemon.apisock);
+      assert.equal(before.length, 2);
+      const dead = before[i % 2] ?? -1;
+      process.kill(dead, 'SIGKILL');
+      for (let waited = 0; guardiansOf(daemon.apisock).includes(dead) && waited < 200; waited++)
+        await sleep(20);
+      assert.equal(guardiansOf(daemon.apisock).includes(dead), false);
+    }
+    daemon.child.kill('SIGKILL');
+    await daemon.ended;
+    daemon = await start(dir, image, { NYDUSD_FREEZE: '0' });
+    await sleep(200);
+    const report = await readers.finish();
+    assert.deepEqual([report.wrong, report.errors], [0, {}], daemon.log);
+    const guardians = guardiansOf(daemon.apisock);
+    assert.equal(await daemon.stop(), 0, daemon.log);
+    for (const pid of guardians)
+      for (let waited = 0; existsSync(`/proc/${pid}/exe`) && waited < 100; waited++) await sleep(20);
+    assert.deepEqual(
+      guardians.filter((pid) => existsSync(`/proc/${pid}/exe`)),
+      [],
+    );
+  },
+);
+
+test(
+  'kill -9 of the daemon and of all guardians: the next start takes the mount away before anything is served, and says so',
   { skip },
   async (t) => {
     const dir = tempDir(t);
     const image = randomImage(dir, 4, 1_000_000);
-    const first = await start(dir, image);
-    const guardian = guardianOf(first.apisock) ?? -1;
+    const first = await start(dir, image, { NYDUSD_FREEZE: '0' });
+    const guardians = guardiansOf(first.apisock);
     first.child.kill('SIGKILL');
-    process.kill(guardian, 'SIGKILL');
+    for (const guardian of guardians) process.kill(guardian, 'SIGKILL');
     await first.ended;
     await using second = await start(dir, image);
     assert.match(

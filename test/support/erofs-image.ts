@@ -43,8 +43,8 @@ export function slowFill(image: RandomImage, cache: string): object {
 export function guardiansOf(apisock: string): number[] {
   const path = `${apisock}.guardian`;
   if (!existsSync(path)) return [];
-  const { guardian } = JSON.parse(readFileSync(path, 'utf8')) as { guardian: { pid: number } };
-  return [guardian.pid];
+  const { guardians } = JSON.parse(readFileSync(path, 'utf8')) as { guardians: { pid: number }[] };
+  return guardians.map(({ pid }) => pid);
 }
 
 /** The first of them. */

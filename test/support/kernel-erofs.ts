@@ -5,6 +5,7 @@ import { release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createPreContentGroup, markPreContent } from '../../src/native/fanotify.ts';
 import { check, libcFunction } from '../../src/native/libc.ts';
+import { mayFreeze } from '../../src/serve/guardian/cgroups.ts';
 import { requireRoot } from './prerequisites.ts';
 
 const MS_RDONLY = 1;
@@ -72,4 +73,11 @@ export function requirePreContent(): string | false {
     closeSync(fd);
     rmSync(dir, { recursive: true });
   }
+}
+
+/** Value for `skip` of a test that needs guardians that can be frozen: not in a container, and a kernel with that controller. */
+export function requireFreezer(): string | false {
+  if (!mayFreeze()) return 'no guardian is frozen inside a container, or with NYDUSD_FREEZE=0';
+  if (/^freezer\s/m.test(readFileSync('/proc/cgroups', 'utf8'))) return false;
+  return 'kernel without CONFIG_CGROUP_FREEZER';
 }

@@ -5,8 +5,11 @@ import { closeSync, fstatSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../../base/errors.ts';
 import { openPidfd, takeDescriptor } from '../../native/pidfd.ts';
+import { mayFreeze } from '../../serve/guardian/cgroups.ts';
 import type { Check, CheckContext, Outcome } from './finding.ts';
 
+/** What the driver fanotify starts. Source: decision 0007 */
+const KINDS = ['two guardians per mount', 'one guardian, frozen, per mount'] as const;
 /** The descriptor it holds. */
 const HELD = 3;
 
@@ -36,7 +39,10 @@ async function takeBack(context: CheckContext): Promise<Outcome> {
       const same = fstatSync(taken).ino === fstatSync(file).ino;
       closeSync(taken);
       if (!same) throw new Error('another file came back');
-      return { status: 'ok', detail: 'a file that another process holds can be taken over (pidfd_getfd)' };
+      return {
+        status: 'ok',
+        detail: `a file that another process holds can be taken over (pidfd_getfd); ${KINDS[Number(mayFreeze())]}`,
+      };
     } finally {
       closeSync(pidfd);
     }

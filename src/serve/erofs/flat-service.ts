@@ -13,7 +13,7 @@ export function discardRecord(record: string, logger: Logger): void {
   const before = readRecord(record);
   if (before === undefined) return;
   detachAll(before.mounts, logger);
-  endGuardian(before.guardian);
+  for (const guardian of before.guardians) endGuardian(guardian);
   removeRecord(record);
 }
 
@@ -59,9 +59,8 @@ export class FlatService {
   }
 
   #write(mounts: RecordedMount[]): void {
-    const nobody = { pid: 0, startTime: '' };
     if (mounts.length === 0) removeRecord(this.#record);
-    else writeRecord(this.#record, { version: 1, boot: bootId(), guardian: nobody, blobs: [], mounts });
+    else writeRecord(this.#record, { version: 2, boot: bootId(), guardians: [], blobs: [], mounts });
   }
 
   settle(): void {}

@@ -23,11 +23,11 @@ export interface RecordedMount {
   bootstrap: string;
 }
 
-/** The guardian holds the group, the journal, then the data files. */
+/** Each guardian holds the group, the journal, then the data files. */
 export interface FeedRecord {
-  version: 1;
+  version: 2;
   boot: string;
-  guardian: ProcessIdentity;
+  guardians: ProcessIdentity[];
   blobs: RecordedBlob[];
   mounts: RecordedMount[];
 }
@@ -51,9 +51,10 @@ export function readRecord(path: string): FeedRecord | undefined {
     return undefined;
   }
   const whole =
-    record.version === 1 &&
+    record.version === 2 &&
     record.boot === bootId() &&
-    Number.isSafeInteger(record.guardian?.pid) &&
+    Array.isArray(record.guardians) &&
+    record.guardians.every(({ pid }) => Number.isSafeInteger(pid)) &&
     Array.isArray(record.blobs) &&
     Array.isArray(record.mounts);
   return whole ? record : undefined;

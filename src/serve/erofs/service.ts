@@ -10,7 +10,7 @@ import {
   bootId,
   endGuardian,
   MAX_HELD,
-  startGuardian,
+  startGuardians,
   takeFromGuardian,
   type ProcessIdentity,
 } from '../guardian/guardian.ts';
@@ -56,7 +56,7 @@ export class ErofsService {
   /** data files that came from it, by path, until the images have opened them */
   readonly #files: ReadonlyMap<string, number>;
   readonly #probed = new Set<number>();
-  #guardian: ProcessIdentity | undefined;
+  #guardians: readonly ProcessIdentity[] = [];
   #ending = false;
   /** changes of the guardian, one after another */
   #turn: Promise<void> = Promise.resolve();
@@ -72,7 +72,7 @@ export class ErofsService {
     this.#feed = feed;
     this.#adoptable = before?.record.mounts ?? [];
     this.#files = before?.files ?? new Map();
-    this.#guardian = before?.record.guardian;
+    this.#guardians = before?.record.guardians ?? [];
     for (const [path, fd] of this.#files) knowDataFile(path, fd);
     feed.onComplete = () => this.#onComplete();
   }
@@ -204,25 +204,25 @@ export class ErofsService {
   }
 
   async #renewOnce(): Promise<void> {
-    const old = this.#guardian;
+    const old = this.#guardians;
     const { held } = this.#feed;
     if (HELD_FIRST + held.length > MAX_HELD)
       throw new Error(`${held.length} blobs, a guardian holds ${MAX_HELD}`);
     const mounts = [...this.#planned, ...this.#adoptable];
     if (mounts.length === 0) {
-      this.#guardian = undefined;
+      this.#guardians = [];
       removeRecord(this.#record);
     } else {
-      const guardian = await startGuardian(this.#feed.descriptors, (dead) => this.#onGuardianDeath(dead));
-      this.#guardian = guardian;
-      writeRecord(this.#record, { version: 1, boot: bootId(), guardian, blobs: held, mounts });
+      const guardians = await startGuardians(this.#feed.descriptors, (dead) => this.#onGuardianDeath(dead));
+      this.#guardians = guardians;
+      writeRecord(this.#record, { version: 2, boot: bootId(), guardians, blobs: held, mounts });
     }
-    if (old !== undefined) endGuardian(old);
+    for (const guardian of old) endGuardian(guardian);
   }
 
   #onGuardianDeath(dead: ProcessIdentity): void {
-    if (this.#guardian?.pid !== dead.pid || this.#ending) return;
-    this.#logger.warn('the guardian has died, starting another one');
+    if (this.#ending || !this.#guardians.some(({ pid }) => pid === dead.pid)) return;
+    this.#logger.warn(`the guardian, process ${dead.pid}, has died: starting another one`);
     void this.#renew();
   }
 
@@ -237,16 +237,16 @@ export class ErofsService {
     const gone = await Promise.all(all.map(({ mount }) => mount.unmount(busyMs)));
     await this.#turn;
     removeRecord(this.#record);
-    const guardian = this.#guardian;
+    const guardians = this.#guardians;
     if (gone.every(Boolean) || this.#feed.complete) {
       await this.#feed.close();
-      if (guardian !== undefined) endGuardian(guardian);
+      for (const guardian of guardians) endGuardian(guardian);
       return;
     }
     const where = all.filter((_, at) => gone[at] !== true).map(({ recorded }) => recorded.mountpoint);
     this.#logger.warn(
       `files under ${where.join(', ')} are still open and their blobs are not complete: who reads them waits until it is killed; ` +
-        `process ${guardian?.pid ?? 0} keeps them from seeing zeros, end it when they are closed`,
+        `process ${guardians.map(({ pid }) => pid).join(', ')} keeps them from seeing zeros; it ends with the next nydusd that has this socket`,
     );
     for (const { mount } of all) mount.leave();
     await this.#feed.leave();
@@ -260,13 +260,15 @@ export class ErofsService {
     for (const { mount } of this.#served) mount.leave();
     await this.#feed.leave();
     // complete mounts need nobody: the record stays, so that the next daemon knows whose they are
-    if (complete && this.#guardian !== undefined) endGuardian(this.#guardian);
+    if (complete) for (const guardian of this.#guardians) endGuardian(guardian);
   }
 }
 
 /** What the guardian of a record holds, undefined when it has died. */
 function takeAll(record: FeedRecord, logger: Logger): number[] | undefined {
-  const taken = takeFromGuardian(record.guardian, HELD_FIRST + record.blobs.length);
+  const count = HELD_FIRST + record.blobs.length;
+  let taken: number[] | undefined;
+  for (const guardian of record.guardians) taken ??= takeFromGuardian(guardian, count);
   if (taken === undefined) return undefined;
   logger.info(
     `taking over from a daemon that ended: ${record.mounts.length} mounts, ${record.blobs.length} blobs`,

@@ -42,13 +42,18 @@ test('record: of this boot it is read back whole, of another one or damaged it i
   const path = recordPath(join(dir, 'api.sock'), '/mnt');
   assert.equal(path, join(dir, 'api.sock.guardian'));
   const record = {
-    version: 1,
+    version: 2,
     boot: bootId(),
-    guardian: { pid: 7, startTime: '9' },
+    guardians: [{ pid: 7, startTime: '9' }],
     blobs: [{ id: 1, path: '/cache/x.blob.data' }],
     mounts: [{ mountpoint: '/mnt', device: '0:39', bootstrap: '/boot 1:2 3 4' }],
   } as const;
-  const copy = { ...record, blobs: [...record.blobs], mounts: [...record.mounts] };
+  const copy = {
+    ...record,
+    guardians: [...record.guardians],
+    blobs: [...record.blobs],
+    mounts: [...record.mounts],
+  };
   writeRecord(path, copy);
   assert.deepEqual(readRecord(path), record);
   writeRecord(path, { ...copy, boot: 'another' });

@@ -1,12 +1,19 @@
 // A process that cannot crash because it does nothing: `sleep infinity`, holding descriptors that must outlive the daemon.
 // Nobody talks to it: a successor takes the descriptors by their numbers. Source: DESIGN 2.1.
-import { closeSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, readFileSync, writeFileSync } from 'node:fs';
 import { openPidfd, takeDescriptor } from '../../native/pidfd.ts';
+import { freeze, mayFreeze, moveToOwnGroup, thaw } from './cgroups.ts';
 
 /** First number of the descriptors it holds; the others follow. */
 export const FIRST_HELD = 3;
 /** Descriptors one guardian is asked to hold at most. */
 export const MAX_HELD = 1024;
+
+/**
+ * The name of one that may be frozen. The folder makes a `sleep` that goes by its name (busybox) still know what it is; the `@` tells systemd's shutdown not
+ * to wait for it, which could be in vain. Source: systemd, ROOT_STORAGE_DAEMONS
+ */
+const FROZEN_NAME = '@nydusd-guardian/sleep';
 
 /** Names a process beyond doubt, within one boot. */
 export interface ProcessIdentity {
@@ -39,34 +46,30 @@ export function isAlive({ pid, startTime }: ProcessIdentity): boolean {
 
 /** What helps it to survive is tried; whoever may not do it has it a little less safe. */
 function protect(pid: number): void {
-  const attempt = (act: () => void): void => {
-    try {
-      act();
-    } catch {
-      // not permitted here
-    }
-  };
-  attempt(() => writeFileSync(`/proc/${pid}/oom_score_adj`, '-1000'));
-  // a service manager that ends the daemon ends everything in its group of processes
-  attempt(() => {
-    mkdirSync('/sys/fs/cgroup/nydusd-guardians', { recursive: true });
-    writeFileSync('/sys/fs/cgroup/nydusd-guardians/cgroup.procs', String(pid));
-  });
+  try {
+    writeFileSync(`/proc/${pid}/oom_score_adj`, '-1000');
+  } catch {
+    // not permitted here
+  }
+  moveToOwnGroup(pid);
 }
 
 /**
  * Start a guardian that holds these open files, as descriptors FIRST_HELD and up, in this order.
  *
  * @param onDeath called when it ends without having been asked to
+ * @param name what lists of processes show
  * @throws Error  it cannot be started
  */
 export async function startGuardian(
   fds: readonly number[],
   onDeath: (identity: ProcessIdentity) => void,
+  name = 'sleep',
 ): Promise<ProcessIdentity> {
   if (fds.length > MAX_HELD) throw new Error(`${fds.length} descriptors to hold, at most ${MAX_HELD}`);
   const { spawn } = process.getBuiltinModule('node:child_process');
   const child = spawn('sleep', ['infinity'], {
+    argv0: name,
     detached: true,
     cwd: '/',
     env: { PATH: process.env['PATH'] ?? '/usr/bin:/bin' },
@@ -86,11 +89,25 @@ export async function startGuardian(
   return identity;
 }
 
-/** End a guardian. Nothing happens when it is gone. */
+/**
+ * Start guardians of which at least one outlives whatever else is killed: one that is frozen, which hears no signal; where that cannot be
+ * done two, the second of which holds everything while the first is replaced.
+ */
+export async function startGuardians(
+  fds: readonly number[],
+  onDeath: (identity: ProcessIdentity) => void,
+): Promise<ProcessIdentity[]> {
+  const first = await startGuardian(fds, onDeath, mayFreeze() ? FROZEN_NAME : undefined);
+  if (await freeze(first.pid)) return [first];
+  return [first, await startGuardian(fds, onDeath)];
+}
+
+/** End a guardian, also a frozen one. Nothing happens when it is gone. */
 export function endGuardian(identity: ProcessIdentity): void {
   if (!isAlive(identity)) return;
   try {
     process.kill(identity.pid, 'SIGKILL');
+    thaw(identity.pid);
   } catch {
     // it went meanwhile
   }

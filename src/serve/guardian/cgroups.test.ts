@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { firstReason, requirePeer, requireRoot } from '../../../test/support/prerequisites.ts';
+import { requireFreezer } from '../../../test/support/kernel-erofs.ts';
+import { freeze, moveToOwnGroup, thaw } from './cgroups.ts';
+
+const skip = firstReason(requireRoot(), requireFreezer());
+
+test('freeze: a frozen process outlives kill -9, and ends when it is thawed', { skip }, async (t) => {
+  const child = spawn('sleep', ['60']);
+  const exit = once(child, 'exit');
+  const pid = child.pid ?? -1;
+  t.after(() => thaw(pid));
+  assert.equal(await freeze(pid), true);
+  child.kill('SIGKILL');
+  // a process that had heard it would be gone by the time another one has started and ended
+  spawnSync('true');
+  assert.match(readFileSync(`/proc/${pid}/status`, 'latin1'), /^State:\tD[^]*^ShdPnd:\t0000000000000100$/m);
+  thaw(pid);
+  assert.deepEqual(await exit, [null, 'SIGKILL']);
+  assert.equal(existsSync(`/sys/fs/cgroup/freezer/nydusd-guardians/${pid}`), false);
+});
+
+test(
+  'freeze: works where no freezer is mounted, and is refused where NYDUSD_FREEZE says 0',
+  { skip: firstReason(skip, requirePeer('unshare')) },
+  () => {
+    const module = fileURLToPath(new URL('./cgroups.ts', import.meta.url));
+    const script = `
+      const { spawn } = require('node:child_process');
+      const { freeze, thaw } = require(${JSON.stringify(module)});
+      const child = spawn('sleep', ['60']);
+      freeze(child.pid).then((done) => {
+        console.log(done, require('node:fs').readFileSync('/proc/' + child.pid + '/status', 'latin1').match(/State:.(.)/)[1]);
+        thaw(child.pid);
+        child.kill('SIGKILL');
+      });`;
+    const run = (before: string, env: NodeJS.ProcessEnv): string =>
+      spawnSync('unshare', ['-m', 'sh', '-c', `${before}; exec "$0" -e "$1"`, process.execPath, script], {
+        encoding: 'utf8',
+        env: { ...process.env, ...env },
+      }).stdout;
+    const hide = `awk '/ - cgroup / && /freezer/ { print $5 }' /proc/self/mountinfo | xargs -r umount`;
+    assert.equal(run(hide, {}), 'true D\n');
+    assert.equal(run(':', { NYDUSD_FREEZE: '0' }), 'false S\n');
+  },
+);
+
+test('moveToOwnGroup: a process that is gone cannot be moved', { skip: requireRoot() }, () => {
+  const { pid } = spawnSync('true');
+  assert.equal(moveToOwnGroup(pid), false);
+});
