@@ -158,7 +158,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     const { mountpoint, source, config: text, prefetchFiles, index, generation } = mount;
     const parsed = parseConfig(text, { imagePullAuth: this.#options.imagePullAuth });
     const { config } = parsed;
-    if (attachOptions(config).overlay !== undefined)
+    if (attachOptions(config).overlay !== undefined && session.driver?.name !== 'fanotify')
       throw new UsageError(`the writable layer at ${mountpoint} cannot be taken over`);
     const instance = await this.#parts.open({
       bootstrap: source,
@@ -214,8 +214,9 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
   /** Store what is mounted where the next daemon finds it. */
   async #save(): Promise<void> {
     const { keeper } = this.#options;
+    if (keeper === undefined) return;
     const handover = this.#session?.handover?.();
-    if (keeper === undefined || handover === undefined) return;
+    if (handover === undefined) return;
     try {
       const { encodeHandover } = await import('./upgrade/handover.ts');
       const { KEPT_STRING } = await import('./upgrade/keeper.ts');
@@ -451,7 +452,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
       if (this.#supervisor === null) throw DaemonError.upgradeManager('no supervisor is configured');
       if (session.handover === undefined)
         throw DaemonError.upgradeManager(
-          'NoEnoughFds: an EROFS mount or a writable layer cannot be handed over',
+          'NoEnoughFds: a mount of the driver fileio or a writable layer cannot be handed over',
         );
       const handover = session.handover();
       if (handover === undefined) throw DaemonError.notReady();

@@ -1,10 +1,11 @@
 // A mount served by the kernel's own EROFS, as the daemon sees it; or, where that cannot be, by FUSE. What it will be is decided
 // when the image is there. Source: DESIGN 2; docs/drivers.md.
+import { closeSync } from 'node:fs';
 import { messageOf, NydusError, UsageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { RafsInstance } from '../rafs/instance.ts';
 import type { ErofsMount } from '../serve/erofs/erofs-mount.ts';
-import { ErofsService } from '../serve/erofs/service.ts';
+import { ErofsService, type Inheritance } from '../serve/erofs/service.ts';
 import { FlatService } from '../serve/erofs/flat-service.ts';
 import { emptyStats } from '../serve/counters.ts';
 import type { DriverChoice } from '../storage/config.ts';
@@ -12,6 +13,8 @@ import type {
   AttachOptions,
   DriverInfo,
   FsCounters,
+  Handover,
+  HandoverPlace,
   InflightOp,
   MountSession,
   MountTarget,
@@ -51,16 +54,79 @@ export class KernelSession implements MountSession<RafsInstance> {
   #detached = false;
   #kernelRefused = false;
   #stopped: Promise<void> | undefined;
+  #inherited: Inheritance | undefined;
+  #parcel: number | undefined;
+  /** an image of the daemon before, until it is served */
+  #restored: Target | undefined;
 
   /**
    * Open before the image is opened: what a daemon before left is taken over here.
    *
    * @throws UsageError exit 1  the driver that was asked for does not work here
    */
-  constructor(options: KernelSessionOptions) {
+  constructor(options: KernelSessionOptions, inherited?: Inheritance) {
     this.#options = options;
+    this.#inherited = inherited;
     this.ended = new Promise((resolve) => (this.#resolveEnded = resolve));
-    if (options.driver !== 'fileio') this.#openFanotify();
+    if (options.driver !== 'fileio' && inherited === undefined) this.#openFanotify();
+  }
+
+  /**
+   * Go on with what another daemon hands over: `restore` its image, then `resume`.
+   *
+   * @param parcel closed when this returns, the caller's when it throws
+   * @throws UsageError exit 1  it is not one of ours, or of another mountpoint
+   */
+  static adopt(options: KernelSessionOptions, parcel: number): KernelSession {
+    const inherited = ErofsService.inherit(parcel);
+    if (inherited.record.mounts.some(({ mountpoint }) => mountpoint === options.mountpoint)) {
+      closeSync(parcel);
+      return new KernelSession(options, inherited);
+    }
+    ErofsService.renounce(inherited);
+    const places = inherited.record.mounts.map(({ mountpoint }) => mountpoint).join(', ');
+    throw new UsageError(`the mount that was handed over is at ${places}, not at ${options.mountpoint}`, {
+      exitCode: 1,
+      hint: 'start with the --mountpoint of the daemon before',
+    });
+  }
+
+  restore(place: HandoverPlace, target: Target): void {
+    if (place.mountpoint !== '/' || target.kind !== 'rafs' || this.#restored !== undefined) throw occupied();
+    this.#restored = target;
+  }
+
+  /** Serve what was handed over, as soon as the daemon before has let go of it. */
+  async resume(): Promise<void> {
+    const [inherited, target] = [this.#inherited, this.#restored];
+    if (inherited === undefined || target === undefined) return;
+    const { record, logger } = this.#options;
+    const service = await ErofsService.resume({ record, logger }, inherited);
+    this.#inherited = undefined;
+    service.onComplete = () => this.#complete();
+    this.#service = service;
+    await this.#mountWith(service, '/', target);
+    if (service.complete) this.#complete();
+  }
+
+  /** Present when there is something that can be handed over: `fileio` starts anew instead. */
+  get handover(): (() => Handover | undefined) | undefined {
+    if (this.#fuse !== undefined) return this.#fuse.handover;
+    const [service, inherited] = [this.#service, this.#inherited];
+    let pack: () => number;
+    if (inherited !== undefined) pack = () => ErofsService.passOn(inherited);
+    else if (service instanceof ErofsService && this.#mount !== undefined) pack = () => service.handover();
+    else return undefined;
+    return () => ({
+      fd: this.#keepParcel(pack()),
+      serveOpen: false,
+      offered: 0n,
+      agreed: 0n,
+      directories: [],
+      next: { index: 2, ino: 2 },
+      places: [{ mountpoint: '/', index: 1, generation: 0 }],
+      connectionId: 0,
+    });
   }
 
   #openFanotify(): void {
@@ -181,7 +247,25 @@ export class KernelSession implements MountSession<RafsInstance> {
     return this.#stopped;
   }
 
+  /** What was handed over last stays open until the next time, or the end. */
+  #keepParcel(fd: number): number {
+    this.#closeParcel();
+    return (this.#parcel = fd);
+  }
+
+  #closeParcel(): void {
+    if (this.#parcel !== undefined) closeSync(this.#parcel);
+    this.#parcel = undefined;
+  }
+
+  #renounce(): void {
+    this.#closeParcel();
+    if (this.#inherited !== undefined) ErofsService.renounce(this.#inherited);
+    this.#inherited = undefined;
+  }
+
   async #leave(): Promise<void> {
+    this.#renounce();
     await this.#service?.leave();
     this.#resolveEnded();
   }
@@ -193,6 +277,7 @@ export class KernelSession implements MountSession<RafsInstance> {
   }
 
   async #unmount(): Promise<void> {
+    this.#renounce();
     await this.#fuse?.unmount();
     await this.#service?.unmountAll();
     this.#resolveEnded();

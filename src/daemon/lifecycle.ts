@@ -119,7 +119,20 @@ async function start<I extends ImageInstance>(
     imagePullAuth,
     keeper,
     adopt: (fd, { connection, serveOpen }) =>
-      parts.adopt({ mountpoint, threads: options.threads, serveOpen, hold: false, logger }, fd, connection),
+      parts.adopt(
+        {
+          mountpoint,
+          threads: options.threads,
+          serveOpen,
+          hold: false,
+          logger,
+          apisock,
+          detachWhenComplete: options.detachWhenComplete,
+          writable: options.writable,
+        },
+        fd,
+        connection,
+      ),
   });
   if (kept !== undefined) await recover(daemon, kept, logger);
   else if (!waits) await startServing(daemon, mountpoint, options, initial, context);

@@ -7,6 +7,7 @@ import type {
   AttachOptions,
   DriverInfo,
   FsCounters,
+  HandoverPlace,
   ImageInstance,
   InflightOp,
   MountSession,
@@ -33,6 +34,8 @@ export class OverlaySession<I extends ImageInstance> implements MountSession<I> 
   readonly ended: Promise<void>;
   readonly #inner: MountSession<I>;
   readonly #options: OverlaySessionOptions;
+  /** what was taken over and is covered when it is served */
+  readonly #restored: { at: string; overlay: AttachOptions['overlay'] }[] = [];
   /** covered directories */
   readonly #covered = new Set<string>();
 
@@ -99,9 +102,24 @@ export class OverlaySession<I extends ImageInstance> implements MountSession<I> 
     return this.#inner.stop();
   }
 
-  /** A layer on top is a mount of its own, which no saved state knows: with one there is no handing over. */
+  restore(place: HandoverPlace, target: MountTarget<I>, options: AttachOptions): void {
+    this.#inner.restore?.(place, target, options);
+    this.#restored.push({ at: place.mountpoint, overlay: options.overlay });
+  }
+
+  async resume(): Promise<void> {
+    await this.#inner.resume?.();
+    for (const { at, overlay } of this.#restored.splice(0)) await this.#cover(at, overlay);
+  }
+
+  /**
+   * A layer on top is a mount of its own, which no saved state knows. Over the kernel's EROFS the next daemon takes it away and puts on its
+   * own; over FUSE there is no handing over.
+   */
   get handover(): MountSession<I>['handover'] {
-    return this.#covered.size === 0 ? this.#inner.handover : undefined;
+    const { handover, driver } = this.#inner;
+    if (this.#covered.size > 0 && driver?.name !== 'fanotify') return undefined;
+    return handover === undefined ? undefined : () => handover();
   }
 
   counters(at: string): FsCounters {

@@ -1,4 +1,5 @@
 // The filesystem side as it is: FUSE sessions of serve/, images of rafs/. Loaded when the daemon starts.
+import { UsageError } from '../base/errors.ts';
 import type { RafsInstance } from '../rafs/instance.ts';
 import type { FuseSession, MountSource } from '../serve/fuse/session.ts';
 import type { SharedDirectory } from '../serve/passthrough/passthrough-fs.ts';
@@ -69,15 +70,38 @@ async function mountKernel(
 /** What the images of this process read from together. */
 let storage: SharedStorage | undefined;
 
+/** What a daemon with the driver fanotify has handed over. */
+async function adoptKernel(options: SessionOptions, parcel: number): Promise<MountSession<RafsInstance>> {
+  const { KernelSession } = await import('./kernel-session.ts');
+  const { recordPath } = await import('../serve/erofs/record.ts');
+  const { mountpoint, logger, apisock, detachWhenComplete = false } = options;
+  const record = recordPath(apisock, mountpoint);
+  const fuse = (): Promise<never> => Promise.reject(new UsageError('the mount is handed over, not made'));
+  const session = KernelSession.adopt(
+    { driver: 'fanotify', mountpoint, record, logger, detachWhenComplete, fuse },
+    parcel,
+  );
+  return withLayers(session, options);
+}
+
+function withLayers(
+  session: MountSession<RafsInstance>,
+  { mountpoint, writable = false, logger }: SessionOptions,
+): MountSession<RafsInstance> {
+  const calls = (): Promise<OverlayCalls> => import('../serve/overlay/kernel-overlay.ts');
+  return new OverlaySession(session, { mountpoint, writable, logger, calls });
+}
+
 export const realParts: DaemonParts<RafsInstance> = {
   mount: async (options) => {
-    const { driver = 'fuse', mountpoint, logger, writable = false } = options;
+    const { driver = 'fuse' } = options;
     const isFuse = driver === 'fuse' || options.serveOpen;
-    const session = await (isFuse ? mountFuse(options) : mountKernel(options, driver));
-    const calls = (): Promise<OverlayCalls> => import('../serve/overlay/kernel-overlay.ts');
-    return new OverlaySession(session, { mountpoint, writable, logger, calls });
+    return withLayers(await (isFuse ? mountFuse(options) : mountKernel(options, driver)), options);
   },
   adopt: async (options, fd, before) => {
+    const { isParcel } = await import('../serve/guardian/parcel.ts');
+    if (isParcel(fd)) return adoptKernel(options, fd);
+    if (before.offered === 0n) throw new UsageError('the daemon before had not been answered by the kernel');
     const { FuseSession } = await import('../serve/fuse/session.ts');
     return mountSession(FuseSession.adopt(options, fd, before), options.serveOpen);
   },

@@ -10,6 +10,9 @@ const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const MSG_CMSG_CLOEXEC = 0x40000000;
+const MSG_PEEK = 0x2;
+const MSG_DONTWAIT = 0x40;
+const SO_PEEK_OFF = 42;
 
 /** Most descriptors accepted in one message. */
 export const MAX_RECEIVED_FDS = 16;
@@ -23,6 +26,7 @@ const DATA_AT = 512;
 
 type SocketPair = (domain: number, type: number, protocol: number, pair: Uint8Array) => number;
 type Message = (fd: number, message: number, flags: number) => number;
+type SetOption = (fd: number, level: number, option: number, value: Uint8Array, size: number) => number;
 
 let socketPairCall: SocketPair | undefined;
 let receiveCall: Message | undefined;
@@ -56,9 +60,26 @@ function prepare(dataSize: number, controlSize: number): Memory {
  * Blocks on a blocking socket. No bytes and no descriptors = the peer has closed.
  */
 export function receiveWithFds(socket: number, maxBytes = 32768): { bytes: Buffer; fds: number[] } {
+  return receive(socket, maxBytes, 0);
+}
+
+/** Have `peekWithFds` begin with the first message in the queue. */
+export function peekFromStart(socket: number): void {
+  const set = libcFunction<SetOption>(
+    'int setsockopt(int fd, int level, int option, void *value, unsigned int size)',
+  );
+  check('setsockopt', set(socket, SOL_SOCKET, SO_PEEK_OFF, Buffer.alloc(4), 4), 'SO_PEEK_OFF');
+}
+
+/** The next message as `receiveWithFds` gives it, which stays in the queue. SystemError EAGAIN: there is none yet. */
+export function peekWithFds(socket: number): { bytes: Buffer; fds: number[] } {
+  return receive(socket, 32768, MSG_PEEK | MSG_DONTWAIT);
+}
+
+function receive(socket: number, maxBytes: number, flags: number): { bytes: Buffer; fds: number[] } {
   receiveCall ??= libcFunction<Message>('int64_t recvmsg(int sockfd, uintptr_t msg, int flags)');
   const { view, bytes, address } = prepare(Math.min(maxBytes, 32768), CONTROL_SIZE);
-  const count = check('recvmsg', receiveCall(socket, address, MSG_CMSG_CLOEXEC));
+  const count = check('recvmsg', receiveCall(socket, address, MSG_CMSG_CLOEXEC | flags));
   const fds: number[] = [];
   const controlEnd = CONTROL_AT + Number(view.getBigUint64(MSGHDR.controllen, true));
   for (let at = CONTROL_AT; at + 16 <= controlEnd;) {

@@ -112,12 +112,16 @@ export async function playRound(t: TestContext, round: KillRound): Promise<KillO
   t.after(() => readers.kill());
   try {
     await sleep(random() * 250);
-    const began = performance.now();
-    await strike(daemon, victims, random);
-    await sleep(30 + random() * 200);
-    daemon = await start();
-    const outageMs = performance.now() - began;
-    await sleep(150);
+    let outageMs = 0;
+    // now and then the successor is killed, too
+    for (let left = number % 3 === 2 ? 2 : 1; left > 0; left--) {
+      const began = performance.now();
+      await strike(daemon, victims, random);
+      await sleep(30 + random() * 200);
+      daemon = await start();
+      outageMs = Math.max(outageMs, performance.now() - began);
+      await sleep(random() * 150);
+    }
     const report = await readers.finish();
     const after = await CheckReaders.start(daemon.mountpoint, image.source, 1, number + 1);
     const healed = await after.finish();

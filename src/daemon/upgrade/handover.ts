@@ -110,7 +110,6 @@ export interface Restored {
  */
 export function readHandover(bytes: Buffer, maxString?: number): Restored {
   const { mounts, vfs } = decodeState(bytes, maxString);
-  if (vfs.inOptions === 0n) throw new UsageError('the daemon before had not been answered by the kernel');
   const directory = mounts.find(({ kind }) => kind !== 'rafs');
   if (directory !== undefined) throw refusePassthrough(directory.mountpoint);
   return {

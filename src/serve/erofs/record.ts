@@ -44,12 +44,16 @@ export function recordPath(apisock: string | undefined, mountpoint: string): str
 
 /** The record of a daemon of this boot; undefined when there is none that can be read. */
 export function readRecord(path: string): FeedRecord | undefined {
-  let record: FeedRecord;
   try {
-    record = JSON.parse(readFileSync(path, 'utf8')) as FeedRecord;
+    return checkRecord(JSON.parse(readFileSync(path, 'utf8')));
   } catch {
     return undefined;
   }
+}
+
+/** A record of this boot, undefined when it is something else. */
+export function checkRecord(value: unknown): FeedRecord | undefined {
+  const record = value as FeedRecord;
   const whole =
     record.version === 2 &&
     record.boot === bootId() &&

@@ -2,8 +2,9 @@
 // where, a successor goes on. Source: DESIGN 2.1.
 import { closeSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { messageOf } from '../../base/errors.ts';
+import { messageOf, UsageError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import { lockForProcess } from '../../native/descriptor.ts';
 import { MNT_DETACH, unmount } from '../../native/mount.ts';
 import { forgetDataFile, knowDataFile } from '../../storage/cache/known-files.ts';
 import {
@@ -14,12 +15,16 @@ import {
   takeFromGuardian,
   type ProcessIdentity,
 } from '../guardian/guardian.ts';
+import { openParcel, packParcel } from '../guardian/parcel.ts';
 import { checkMountable, ErofsMount, type ErofsInstance } from './erofs-mount.ts';
 import type { FeedCounts } from './blob-feed.ts';
 import { Feed } from './feed.ts';
+import { mountInfoOf } from '../fuse/mount-info.ts';
+import { isAbandonedOverlay, unmountOverlay } from '../overlay/kernel-overlay.ts';
 import { probePreContent } from './probe.ts';
 import { erofsDeviceAt } from './mounted.ts';
 import {
+  checkRecord,
   HELD_FIRST,
   readRecord,
   removeRecord,
@@ -28,10 +33,25 @@ import {
   type RecordedMount,
 } from './record.ts';
 
+/** How long a daemon that hands over may take to let go. */
+const RELEASE_MS = 15_000;
+const RELEASE_STEP_MS = 5;
+
 export interface ErofsServiceOptions {
   /** `recordPath()` */
   record: string;
   logger: Logger;
+}
+
+/** What another daemon has handed over and this one does not serve yet. */
+export interface Inheritance {
+  /** where its record is */
+  from: string;
+  record: FeedRecord;
+  group: number;
+  journal: number;
+  /** data files by path */
+  files: ReadonlyMap<string, number>;
 }
 
 interface Served {
@@ -58,6 +78,8 @@ export class ErofsService {
   readonly #probed = new Set<number>();
   #guardians: readonly ProcessIdentity[] = [];
   #ending = false;
+  /** of the daemon that handed over */
+  #formerRecord: string | undefined;
   /** changes of the guardian, one after another */
   #turn: Promise<void> = Promise.resolve();
   #onComplete: () => void = () => {};
@@ -87,6 +109,7 @@ export class ErofsService {
   static open(options: ErofsServiceOptions): ErofsService {
     const record = readRecord(options.record);
     if (record === undefined) return new ErofsService(options, Feed.open(options.logger));
+    for (const { mountpoint } of record.mounts) takeAwayOverlays(mountpoint);
     const taken = takeAll(record, options.logger);
     if (taken === undefined) {
       detachAll(record.mounts, options.logger);
@@ -103,6 +126,77 @@ export class ErofsService {
       for (const fd of taken) closeSync(fd);
       throw error;
     }
+  }
+
+  /**
+   * Look at what another daemon hands over, which may still serve it: open the images afterwards, then `resume`.
+   *
+   * @param parcel stays the caller's
+   * @throws UsageError EINVAL  it is not one of ours
+   */
+  static inherit(parcel: number): Inheritance {
+    const { text, fds } = openParcel(parcel);
+    try {
+      const { from, record } = JSON.parse(text) as { from: string; record: unknown };
+      const checked = checkRecord(record);
+      if (checked === undefined || fds.length !== HELD_FIRST + checked.blobs.length)
+        throw new UsageError('what was handed over is not of this boot, or of another version of nydusd', {
+          exitCode: 1,
+        });
+      const [group = -1, journal = -1, ...data] = fds;
+      const files = new Map(checked.blobs.map(({ path }, at) => [path, data[at] ?? -1]));
+      for (const [path, fd] of files) knowDataFile(path, fd);
+      return { from, record: checked, group, journal, files };
+    } catch (error) {
+      for (const fd of fds) closeSync(fd);
+      throw error;
+    }
+  }
+
+  /** Give up what was inherited. */
+  static renounce({ group, journal, files }: Inheritance): void {
+    for (const [path, fd] of files) {
+      forgetDataFile(path);
+      closeSync(fd);
+    }
+    closeSync(group);
+    closeSync(journal);
+  }
+
+  /**
+   * Go on with what was inherited, once the daemon before has ended.
+   *
+   * @throws UsageError EINVAL  it does not end
+   */
+  static async resume(options: ErofsServiceOptions, inherited: Inheritance): Promise<ErofsService> {
+    const { from, group, journal, files } = inherited;
+    const deadline = performance.now() + RELEASE_MS;
+    while (!lockForProcess(journal) && performance.now() < deadline)
+      await new Promise((resolve) => setTimeout(resolve, RELEASE_STEP_MS));
+    for (const { mountpoint } of inherited.record.mounts)
+      while (hasOverlay(mountpoint) && !takeAwayOverlays(mountpoint) && performance.now() < deadline)
+        await new Promise((resolve) => setTimeout(resolve, RELEASE_STEP_MS));
+    const ids = new Map(inherited.record.blobs.map(({ path, id }) => [path, id]));
+    const feed = Feed.adopt(options.logger, group, journal, ids);
+    // it may have had another guardian since
+    const record = { ...inherited.record, guardians: (readRecord(from) ?? inherited.record).guardians };
+    const service = new ErofsService(options, feed, { record, files });
+    if (from !== options.record) service.#formerRecord = from;
+    return service;
+  }
+
+  /** All that a successor needs, in one descriptor, which is the caller's. */
+  handover(): number {
+    const { descriptors, held } = this.#feed;
+    const mounts = [...this.#served].map(({ recorded }) => recorded);
+    const guardians = [...this.#guardians];
+    const record: FeedRecord = { version: 2, boot: bootId(), guardians, blobs: held, mounts };
+    return packParcel(JSON.stringify({ from: this.#record, record }), descriptors);
+  }
+
+  /** The same for what is inherited and not served yet. */
+  static passOn({ from, record, group, journal, files }: Inheritance): number {
+    return packParcel(JSON.stringify({ from, record }), [group, journal, ...files.values()]);
   }
 
   /** Called when nothing that is mounted needs this process any more. */
@@ -128,6 +222,8 @@ export class ErofsService {
   async mount(instance: ErofsInstance, mountpoint: string, replace = false): Promise<ErofsMount> {
     const bootstrap = bootstrapIdentity(instance.share.bootstrapPath);
     const before = this.#adoptable.find((known) => known.mountpoint === mountpoint);
+    // a record that had it twice would have the next daemon take it away
+    this.#adoptable = this.#adoptable.filter((known) => known !== before);
     const usable = before?.bootstrap === bootstrap && before.device === erofsDeviceAt(mountpoint);
     const recorded: RecordedMount = { mountpoint, device: before?.device ?? '', bootstrap };
     const options = {
@@ -158,8 +254,6 @@ export class ErofsService {
     } catch (error) {
       this.#planned.delete(recorded);
       throw error;
-    } finally {
-      this.#adoptable = this.#adoptable.filter((known) => known !== before);
     }
     const served = { mount, recorded };
     this.#served.add(served);
@@ -217,6 +311,8 @@ export class ErofsService {
       this.#guardians = guardians;
       writeRecord(this.#record, { version: 2, boot: bootId(), guardians, blobs: held, mounts });
     }
+    if (this.#formerRecord !== undefined) removeRecord(this.#formerRecord);
+    this.#formerRecord = undefined;
     for (const guardian of old) endGuardian(guardian);
   }
 
@@ -262,6 +358,17 @@ export class ErofsService {
     // complete mounts need nobody: the record stays, so that the next daemon knows whose they are
     if (complete) for (const guardian of this.#guardians) endGuardian(guardian);
   }
+}
+
+function hasOverlay(mountpoint: string): boolean {
+  return mountInfoOf(mountpoint)?.type === 'overlay';
+}
+
+/** Uncover a mount: a writable layer of a daemon that ended is put on again. False when nothing was taken away. */
+function takeAwayOverlays(mountpoint: string): boolean {
+  let any = false;
+  for (; isAbandonedOverlay(mountInfoOf(mountpoint)?.source ?? ''); any = true) unmountOverlay(mountpoint);
+  return any;
 }
 
 /** What the guardian of a record holds, undefined when it has died. */
