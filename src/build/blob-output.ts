@@ -166,6 +166,8 @@ export async function writeWholeFile(path: string, bytes: Uint8Array): Promise<v
 export class BlobStream {
   readonly #target: ByteTarget | undefined;
   readonly #hash: Hash = createHash('sha256');
+  /** over all bytes; from the first one on that the other hash leaves out */
+  #whole: Hash | undefined;
   position = 0;
 
   /** @param target undefined: only position and hash are kept */
@@ -177,8 +179,10 @@ export class BlobStream {
   async append(parts: Uint8Array[], hashed = true): Promise<void> {
     if (parts.length === 0) return;
     const writing = this.#target?.write(parts);
+    if (!hashed) this.#whole ??= this.#hash.copy();
     for (const part of parts) {
       if (hashed) this.#hash.update(part);
+      this.#whole?.update(part);
       this.position += part.length;
     }
     await writing;
@@ -187,5 +191,10 @@ export class BlobStream {
   /** SHA-256 of what was hashed so far; the stream goes on. */
   digest(): Buffer {
     return this.#hash.copy().digest();
+  }
+
+  /** SHA-256 of everything so far: the digest that a registry has of the blob. */
+  wholeDigest(): Buffer {
+    return (this.#whole ?? this.#hash).copy().digest();
   }
 }

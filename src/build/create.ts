@@ -156,7 +156,8 @@ class Build {
     }
     this.#row.id = id;
     this.#meter.phase('done');
-    return this.#result(placer.counters, table, path, hasBlob ? stream.position : 0);
+    const result = this.#result(placer.counters, table, path, hasBlob ? stream.position : 0);
+    return { ...result, wholeDigest: stream.wholeDigest().toString('hex') };
   }
 
   #sections: SectionWriter | undefined;

@@ -96,6 +96,8 @@ export interface BuildResult {
   compressor: CompressorName;
   /** size of the data blob that was written, 0 when none */
   blobSize: number;
+  /** SHA-256 of the blob with all its bytes, hex: what registries name it by; the blob's id leaves the chunk digests out */
+  wholeDigest?: string | undefined;
   /** the metadata, when it is inlined */
   inlineBootstrap?: Buffer | undefined;
   /** chunks that another image has (dictionary or parent), and their plain bytes */

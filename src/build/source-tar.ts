@@ -29,6 +29,8 @@ export interface TarResult {
 
 /** Bytes of one read: large enough that the price of a read does not show, small against the 400 MB a build may take. */
 const READ_SIZE = 1024 * 1024;
+/** Bytes of one piece of a decoder: measured, half as much and four times as much are both 15 % slower for gzip. */
+const DECODED_SIZE = 256 * 1024;
 const GZIP_MAGIC = Buffer.of(0x1f, 0x8b);
 const ZSTD_MAGIC = Buffer.of(0x28, 0xb5, 0x2f, 0xfd);
 const MAGIC_SIZE = 4;
@@ -57,9 +59,9 @@ export async function* decodedTar(input: Chunks, signal: AbortSignal): AsyncGene
   const whole = joined(head, input);
   let decoder: ReturnType<typeof createGunzip> | ReturnType<typeof createZstdDecompress>;
   if (head.subarray(0, GZIP_MAGIC.length).equals(GZIP_MAGIC))
-    decoder = createGunzip({ chunkSize: READ_SIZE });
+    decoder = createGunzip({ chunkSize: DECODED_SIZE });
   else if (head.subarray(0, ZSTD_MAGIC.length).equals(ZSTD_MAGIC))
-    decoder = createZstdDecompress({ chunkSize: READ_SIZE });
+    decoder = createZstdDecompress({ chunkSize: DECODED_SIZE });
   else return yield* whole;
   // Feeds the decoder beside the loop that drains it; its failure reaches that loop through destroy(). Nobody waits for
   // it: it may sleep on a FIFO whose bytes never come.

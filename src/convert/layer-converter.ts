@@ -158,7 +158,7 @@ export class LayerConverter {
     const { target, signal, context } = this.#parts;
     const { digest, size } = layer;
     context.progress({ event: 'layer', state: 'converting', digest, done: 0, size });
-    const built = await this.#build(layer, this.#wantsFile ? undefined : await target.openBlob(signal));
+    const built = await this.#build(layer, this.#wantsFile ? undefined : await target.openBlob(signal, true));
     const descriptor = blobDescriptor(built.digest, built.size);
     if (built.file !== undefined) {
       await before;
@@ -199,7 +199,7 @@ export class LayerConverter {
         ? undefined
         : {
             write: (parts) => this.#timed(() => stream.write(parts)),
-            finish: () => this.#timed(() => stream.finish()),
+            finish: (known) => this.#timed(() => stream.finish(known)),
             cancel: () => stream.cancel(),
           };
     return buildLayer(source.layer(layer), hexOf(digest), options, layerContext, timed);

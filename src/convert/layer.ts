@@ -81,23 +81,18 @@ export function layerOptions(options: BlobOptions, chunkDict: string | undefined
   };
 }
 
-/** Digests and counts what goes to another target. */
-class DigestedTarget implements ByteTarget {
+/** Counts what goes to another target. */
+class CountedTarget implements ByteTarget {
   readonly #inner: ByteTarget;
-  readonly #hash = createHash('sha256');
   size = 0;
 
   constructor(inner: ByteTarget) {
     this.#inner = inner;
   }
 
-  async write(parts: Uint8Array[]): Promise<void> {
-    const writing = this.#inner.write(parts);
-    for (const part of parts) {
-      this.#hash.update(part);
-      this.size += part.length;
-    }
-    await writing;
+  write(parts: Uint8Array[]): Promise<void> {
+    for (const part of parts) this.size += part.length;
+    return this.#inner.write(parts);
   }
 
   publish(name: string | undefined): Promise<void> {
@@ -106,10 +101,6 @@ class DigestedTarget implements ByteTarget {
 
   discard(): Promise<void> {
     return this.#inner.discard();
-  }
-
-  digest(): string {
-    return `sha256:${this.#hash.digest('hex')}`;
   }
 }
 
@@ -158,13 +149,14 @@ export async function buildLayer(
 ): Promise<BuiltLayer> {
   const { signal, logger, progress, blobDir, pool, chunkDict } = context;
   const file = join(blobDir, `${name}.blob`);
-  const build = async (output: ByteTarget): Promise<Pick<BuiltLayer, 'bootstrap' | 'saved'>> => {
-    const { inlineBootstrap, foreign } = await readVerified(layer, signal, (input) =>
+  const build = async (output: ByteTarget): Promise<Pick<BuiltLayer, 'digest' | 'bootstrap' | 'saved'>> => {
+    const { inlineBootstrap, foreign, wholeDigest } = await readVerified(layer, signal, (input) =>
       createImage(layerOptions(options, chunkDict), { logger, signal, progress }, { input, output, pool }),
     );
-    if (inlineBootstrap === undefined)
+    if (inlineBootstrap === undefined || wholeDigest === undefined)
       throw new FormatError({ struct: 'layer' }, 'was built without a bootstrap');
-    return { bootstrap: inlineBootstrap, saved: foreign ?? { chunks: 0, bytes: 0 } };
+    const digest = `sha256:${wholeDigest}`;
+    return { digest, bootstrap: inlineBootstrap, saved: foreign ?? { chunks: 0, bytes: 0 } };
   };
   if (context.builder !== undefined) return buildOutside(layer, file, options, context, context.builder);
   if (stream !== undefined) {
@@ -174,17 +166,17 @@ export async function buildLayer(
         publish: () => Promise.resolve(),
         discard: () => Promise.resolve(),
       });
-      const { digest, size } = await stream.finish();
-      return { digest, size, file: undefined, ...built };
+      const { size } = await stream.finish(built.digest);
+      return { ...built, size, file: undefined };
     } catch (error) {
       await stream.cancel();
       throw error;
     }
   }
-  const target = new DigestedTarget(await fileTarget(file));
+  const target = new CountedTarget(await fileTarget(file));
   try {
     const built = await build(target);
-    return { digest: target.digest(), size: target.size, file, ...built };
+    return { ...built, size: target.size, file };
   } catch (error) {
     await rm(file, { force: true });
     throw error;

@@ -83,9 +83,9 @@ class RegistryTarget implements ImageTarget {
     }
   }
 
-  async openBlob(signal: AbortSignal): Promise<BlobStreamTarget | undefined> {
+  async openBlob(signal: AbortSignal, digested: boolean): Promise<BlobStreamTarget | undefined> {
     this.#taken ??= this.#isTaken(signal);
-    return (await this.#taken) ? undefined : this.#repository.openUpload({ signal });
+    return (await this.#taken) ? undefined : this.#repository.openUpload({ signal, digested });
   }
 
   async putFile(file: string, descriptor: Descriptor, signal: AbortSignal): Promise<void> {

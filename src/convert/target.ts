@@ -6,12 +6,16 @@ import type { Reference } from '../registry/reference.ts';
 import { hexOf, type Descriptor } from './oci.ts';
 import type { LayerInput } from './source.ts';
 
-/** Takes one blob as it is made; its digest comes out at the end. */
+/** Takes one blob as it is made; its digest is known at the end. */
 export interface BlobStreamTarget {
   /** the bytes are taken or copied when this resolves */
   write(parts: readonly Uint8Array[]): Promise<void>;
-  /** everything was given: the blob is in the target when this resolves */
-  finish(): Promise<{ digest: string; size: number }>;
+  /**
+   * Everything was given: the blob is in the target when this resolves.
+   *
+   * @param known `sha256:<hex>` of it, when the stream was opened for bytes that the caller digests
+   */
+  finish(known?: string): Promise<{ digest: string; size: number }>;
   cancel(): Promise<void>;
 }
 
@@ -31,8 +35,12 @@ export interface ImageTarget {
   readonly reference?: Reference | undefined;
   /** Is a blob there already? */
   has(descriptor: Descriptor, signal: AbortSignal): Promise<boolean>;
-  /** Take a blob as it is made; undefined: build a file, and put that. */
-  openBlob(signal: AbortSignal): Promise<BlobStreamTarget | undefined>;
+  /**
+   * Take a blob as it is made; undefined: build a file, and put that.
+   *
+   * @param digested the caller digests the bytes and says so at the end
+   */
+  openBlob(signal: AbortSignal, digested: boolean): Promise<BlobStreamTarget | undefined>;
   /** Take over a file: it is moved or removed. Files that are there already are not stored again. */
   putFile(file: string, descriptor: Descriptor, signal: AbortSignal): Promise<void>;
   /**

@@ -10,7 +10,7 @@ import { parseContentRange } from './ranges.ts';
 import { isDigest } from './reference.ts';
 import type { RegistryTransport } from './transport.ts';
 import { BlobUpload, pushChunks, pushWhole } from './upload.ts';
-import type { BlobSource, PushEnd, PushOptions } from './upload.ts';
+import type { BlobSource, PushEnd, PushOptions, UploadOptions } from './upload.ts';
 import { sha256Of, Verifier } from './verify.ts';
 
 /** A manifest or index as the registry has it. */
@@ -257,7 +257,7 @@ export class Repository {
   }
 
   /** Begin a blob whose bytes come bit by bit. */
-  openUpload(options: PushOptions = {}): BlobUpload {
+  openUpload(options: UploadOptions = {}): BlobUpload {
     return new BlobUpload(this.#session(options), options);
   }
 

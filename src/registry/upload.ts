@@ -1,5 +1,6 @@
 // Uploads of blobs: whole, by chunks of a stream whose digest nobody knows yet, or by mounting from a neighbour.
 // Source: OCI distribution spec 1.1, "Pushing blobs".
+import type { Hash } from 'node:crypto';
 import { IntegrityError, RegistryError } from '../base/errors.ts';
 import { redactUrl } from './redact.ts';
 import type { Scopes } from './authorizer.ts';
@@ -28,6 +29,12 @@ export interface PushOptions {
   /** told about bytes as they are handed to the network */
   onProgress?: (bytes: number) => void;
   signal?: AbortSignal | undefined;
+}
+
+/** A push of bytes that are digested by whoever makes them. */
+export interface UploadOptions extends PushOptions {
+  /** `finish` is given the digest */
+  digested?: boolean;
 }
 
 /** What a push did. */
@@ -185,9 +192,9 @@ async function isThere(session: Session, digest: string): Promise<boolean> {
  */
 export class BlobUpload {
   readonly #session: Session;
-  readonly #options: PushOptions;
+  readonly #options: UploadOptions;
   readonly #chunkSize: number;
-  readonly #hash = crypto().createHash('sha256');
+  readonly #hash: Hash | undefined;
   #filling: Buffer | undefined;
   #spare: Buffer | undefined;
   #filled = 0;
@@ -196,16 +203,17 @@ export class BlobUpload {
   #sending: Promise<void> | undefined;
   #place: URL | undefined;
 
-  constructor(session: Session, options: PushOptions = {}) {
+  constructor(session: Session, options: UploadOptions = {}) {
     this.#session = session;
     this.#options = options;
     this.#chunkSize = options.chunkSize ?? DEFAULT_CHUNK;
+    this.#hash = options.digested === true ? undefined : crypto().createHash('sha256');
   }
 
   /** Take the next bytes; they are copied. @throws RegistryError EIO  an earlier chunk failed */
   async write(parts: readonly Uint8Array[]): Promise<void> {
     for (const part of parts) {
-      this.#hash.update(part);
+      this.#hash?.update(part);
       for (let at = 0; at < part.length;) {
         this.#filling ??= Buffer.allocUnsafe(this.#chunkSize);
         const taken = part.subarray(at, at + this.#chunkSize - this.#filled);
@@ -242,10 +250,15 @@ export class BlobUpload {
     this.#options.onProgress?.(chunk.length);
   }
 
-  /** All bytes were given: end the upload. @throws RegistryError EIO */
-  async finish(): Promise<{ digest: string; size: number; end: PushEnd }> {
+  /**
+   * All bytes were given: end the upload. The registry compares the digest.
+   *
+   * @param known the digest, where the caller digests the bytes itself
+   * @throws RegistryError EIO
+   */
+  async finish(known?: string): Promise<{ digest: string; size: number; end: PushEnd }> {
     const rest = this.#filling?.subarray(0, this.#filled) ?? Buffer.alloc(0);
-    const digest = `sha256:${this.#hash.digest('hex')}`;
+    const digest = known ?? `sha256:${this.#hash?.digest('hex') ?? ''}`;
     if (this.#sending === undefined) {
       const source = { digest, size: rest.length, open: (): AsyncIterable<Uint8Array> => once(rest) };
       const there = await isThere(this.#session, digest);

@@ -229,7 +229,7 @@ class Reversal {
     const input = Readable.from(joined(), { objectMode: false });
     const packer: Transform =
       this.#options.compression === 'zstd' ? createZstdCompress(CHUNK) : createGzip(CHUNK);
-    const stream = await this.#target.openBlob(signal);
+    const stream = await this.#target.openBlob(signal, false);
     let descriptor: Descriptor;
     if (stream !== undefined) {
       try {
