@@ -19,9 +19,20 @@ export interface BootstrapLayer {
   diffId: string;
 }
 
-async function* tarOf(bootstrap: string, size: number, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-  yield memberHeader({ name: `${BOOTSTRAP_DIRECTORY}/`, mode: 0o755, type: 'directory', size: 0 });
-  yield memberHeader({ name: BOOTSTRAP_MEMBER, mode: 0o444, type: 'file', size });
+/** Modes of the two members. */
+export interface BootstrapModes {
+  directory: number;
+  file: number;
+}
+
+async function* tarOf(
+  bootstrap: string,
+  size: number,
+  modes: BootstrapModes,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  yield memberHeader({ name: `${BOOTSTRAP_DIRECTORY}/`, mode: modes.directory, type: 'directory', size: 0 });
+  yield memberHeader({ name: BOOTSTRAP_MEMBER, mode: modes.file, type: 'file', size });
   yield* createReadStream(bootstrap, { highWaterMark: 1024 * 1024, signal }) as AsyncIterable<Uint8Array>;
   yield padding(size);
   yield TAR_END;
@@ -32,6 +43,7 @@ export async function writeBootstrapLayer(
   bootstrap: string,
   to: string,
   signal: AbortSignal,
+  modes: BootstrapModes = { directory: 0o755, file: 0o444 },
 ): Promise<BootstrapLayer> {
   const plain = createHash('sha256');
   const packed = createHash('sha256');
@@ -50,7 +62,7 @@ export async function writeBootstrapLayer(
       done(null, chunk);
     },
   });
-  const source = Readable.from(hashPlain(tarOf(bootstrap, plainSize, signal)), { objectMode: false });
+  const source = Readable.from(hashPlain(tarOf(bootstrap, plainSize, modes, signal)), { objectMode: false });
   await pipeline(
     source,
     createGzip({ chunkSize: 256 * 1024 }),

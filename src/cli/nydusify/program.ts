@@ -57,13 +57,16 @@ export const nydusify = program({
       summary: 'The same as build',
       load: async () => (await import('./build.ts')).build,
     },
+    chunkdict: {
+      summary: 'Make a chunk dictionary of nydus images',
+      load: async () => (await import('./chunkdict.ts')).chunkdict,
+    },
     'serve-registry': {
       summary: 'Serve a small OCI registry, for trials and tests',
       load: async () => (await import('./serve-registry.ts')).serveRegistry,
     },
   },
   refusedSubcommands: {
-    chunkdict: LATER,
     optimize: LATER,
     commit: LATER,
   },

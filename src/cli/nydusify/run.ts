@@ -9,6 +9,7 @@ import { Interrupted, runAsProcess, SIGNAL_STATUS, type ProgramIo } from '../run
 import { scopeOf } from '../usage.ts';
 import { buildFlags } from './build.ts';
 import { checkFlags } from './check.ts';
+import { chunkdictGenerateFlags } from './chunkdict-generate.ts';
 import { convertFlags } from './convert.ts';
 import { copyFlags } from './copy.ts';
 import type { NydusifyContext } from './context.ts';
@@ -27,6 +28,7 @@ const FLAGS: Readonly<Record<string, Flags>> = {
   view: mountFlags,
   pack: buildFlags,
   'serve-registry': serveRegistryFlags,
+  'chunkdict generate': chunkdictGenerateFlags,
 };
 
 /** Text of `--version`. */
@@ -66,18 +68,31 @@ function reportFailure(log: ProgramLog, error: unknown): void {
 
 interface Invocation {
   command: Command;
+  /** the commands it stands below */
+  parents: Command[];
   flags: Flags;
   argv: readonly string[];
 }
 
+/** The command that words name: one below another, as `chunkdict generate`, has both names. */
 async function commandOf(rest: readonly string[]): Promise<Invocation> {
-  const [word = '', ...argv] = rest;
-  const refused = nydusify.refusedSubcommands[word];
-  if (refused !== undefined)
-    throw new UsageError(`the command ${word} is not supported yet`, { exitCode: 1, hint: refused });
-  const entry = Object.hasOwn(nydusify.subcommands, word) ? nydusify.subcommands[word] : undefined;
-  if (entry === undefined) throw new FlagError(`unknown command "${word}"`);
-  return { command: await entry.load(), flags: FLAGS[word] ?? {}, argv };
+  let command: Command = nydusify;
+  const parents: Command[] = [];
+  let words = 0;
+  for (let word = rest[0]; word !== undefined; word = rest[words]) {
+    if (Object.keys(command.subcommands).length === 0) break;
+    const flag = parents.length > 0 && word.startsWith('-');
+    if (flag || (parents.length > 0 && (word === 'help' || word === 'h'))) break;
+    const refused = command.refusedSubcommands[word];
+    if (refused !== undefined)
+      throw new UsageError(`the command ${word} is not supported yet`, { exitCode: 1, hint: refused });
+    const entry = Object.hasOwn(command.subcommands, word) ? command.subcommands[word] : undefined;
+    if (entry === undefined) throw new FlagError(`unknown command "${word}"`);
+    parents.push(command);
+    command = await entry.load();
+    words++;
+  }
+  return { command, parents, flags: FLAGS[rest.slice(0, words).join(' ')] ?? {}, argv: rest.slice(words) };
 }
 
 /**
@@ -98,10 +113,11 @@ export async function runNydusify(argv: readonly string[], io: ProgramIo): Promi
     const asksHelp = outer.rest[0] === 'help' || outer.rest[0] === 'h';
     const words = asksHelp ? outer.rest.slice(1) : outer.rest;
     if (words.length === 0 || outer.help) return (io.stdout.write(helpText(shown, columns)), 0);
-    const { command, flags, argv: own } = await commandOf(words);
-    shown = scopeOf(command, [nydusify]);
+    const { command, parents, flags, argv: own } = await commandOf(words);
+    shown = scopeOf(command, parents);
     const inner = parseFlags(flags, own, io.env, false);
-    if (inner.help || asksHelp) return (io.stdout.write(helpText(shown, columns)), 0);
+    const asksBelow = Object.keys(command.subcommands).length > 0;
+    if (inner.help || asksHelp || asksBelow) return (io.stdout.write(helpText(shown, columns)), 0);
     checkRequired(flags, inner.values);
     if (inner.rest.length > 0) throw new FlagError(`unexpected argument "${inner.rest[0]}"`);
     if (process.arch !== 'x64' && process.arch !== 'arm64')

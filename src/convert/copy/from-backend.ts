@@ -6,8 +6,9 @@ import { UsageError } from '../../base/errors.ts';
 import { effectiveBlobId } from '../../rafs/blob-id.ts';
 import { openBootstrap } from '../../rafs/open.ts';
 import type { Backend, BlobReader } from '../../storage/backend/backend.ts';
+import { blobDescriptor } from '../blob-descriptor.ts';
 import { extractBootstrap } from '../mount/bootstrap-files.ts';
-import { Annotation, document, hexOf, MediaType, parseObject, type Descriptor } from '../oci.ts';
+import { Annotation, document, hexOf, parseObject, type Descriptor } from '../oci.ts';
 import { verified, type ImageSource, type LayerInput } from '../source.ts';
 import type { Gathered, GatheredManifest } from './gather.ts';
 import type { OpenOther } from './copy.ts';
@@ -25,6 +26,20 @@ async function* readBlob(reader: BlobReader, size: number, signal: AbortSignal):
     yield bytes;
     at += bytes.length;
   }
+}
+
+/** A blob of a backend: its size, and its bytes, which end with an IntegrityError when they are not what the id says. */
+export async function backendBlob(
+  backend: Backend,
+  id: string,
+): Promise<{ size: number; open: (signal: AbortSignal) => AsyncIterable<Uint8Array> }> {
+  const reader = await backend.open(id);
+  const size = await reader.size();
+  const expected = { digest: `sha256:${id}`, size };
+  return {
+    size,
+    open: (signal) => verified(readBlob(reader, size, signal), expected, `blob ${id} of the backend`),
+  };
 }
 
 /** Ids of the blobs that a bootstrap names. */
@@ -58,17 +73,9 @@ class Rewriting {
   }
 
   async #blob(id: string): Promise<Descriptor> {
-    const reader = await this.#backend.open(id);
-    const size = await reader.size();
-    const descriptor: Descriptor = {
-      mediaType: MediaType.nydusBlob,
-      digest: `sha256:${id}`,
-      size,
-      annotations: { [Annotation.blob]: 'true' },
-    };
-    this.blobs.set(descriptor.digest, () =>
-      verified(readBlob(reader, size, this.#signal), descriptor, `blob ${id} of the backend`),
-    );
+    const { size, open } = await backendBlob(this.#backend, id);
+    const descriptor = blobDescriptor(`sha256:${id}`, size);
+    this.blobs.set(descriptor.digest, () => open(this.#signal));
     return descriptor;
   }
 
