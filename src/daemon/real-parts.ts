@@ -1,10 +1,11 @@
 // The filesystem side as it is: FUSE sessions of serve/, images of rafs/. Loaded when the daemon starts.
 import { UsageError } from '../base/errors.ts';
-import type { RafsInstance } from '../rafs/instance.ts';
-import type { FuseSession, MountSource } from '../serve/fuse/session.ts';
+import { RafsInstance } from '../rafs/instance.ts';
+import { detachDeadMounts } from '../serve/fuse/dead-mounts.ts';
+import { FuseSession, type MountSource } from '../serve/fuse/session.ts';
 import type { SharedDirectory } from '../serve/passthrough/passthrough-fs.ts';
 import type { DriverChoice } from '../storage/config.ts';
-import type { SharedStorage } from '../storage/shared-storage.ts';
+import { SharedStorage } from '../storage/shared-storage.ts';
 import { OverlaySession, type OverlayCalls } from './overlay-session.ts';
 import type { DaemonParts, Handover, MountSession, MountTarget, SessionOptions } from './parts.ts';
 
@@ -44,8 +45,6 @@ function mountSession(session: FuseSession, serveOpen: boolean): MountSession<Ra
 }
 
 async function mountFuse(options: SessionOptions): Promise<MountSession<RafsInstance>> {
-  const { FuseSession } = await import('../serve/fuse/session.ts');
-  const { detachDeadMounts } = await import('../serve/fuse/dead-mounts.ts');
   await detachDeadMounts(options.mountpoint, options.logger);
   const mounting = FuseSession.mount(options);
   if (options.whileStarting !== undefined) setImmediate(options.whileStarting);
@@ -102,12 +101,9 @@ export const realParts: DaemonParts<RafsInstance> = {
     const { isParcel } = await import('../serve/guardian/parcel.ts');
     if (isParcel(fd)) return adoptKernel(options, fd);
     if (before.offered === 0n) throw new UsageError('the daemon before had not been answered by the kernel');
-    const { FuseSession } = await import('../serve/fuse/session.ts');
     return mountSession(FuseSession.adopt(options, fd, before), options.serveOpen);
   },
   open: async (options) => {
-    const { RafsInstance } = await import('../rafs/instance.ts');
-    const { SharedStorage } = await import('../storage/shared-storage.ts');
     storage ??= new SharedStorage();
     return RafsInstance.open({ ...options, storage });
   },
