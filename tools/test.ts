@@ -13,6 +13,8 @@ const PEERS: readonly (readonly [program: string, pkg: string])[] = [
   ['python3', 'python3-minimal'],
   ['getfacl', 'acl'],
   ['mkfs.ext4', 'e2fsprogs'],
+  ['mkfs.xfs', 'xfsprogs'],
+  ['mkfs.btrfs', 'btrfs-progs'],
   ['mount', 'mount'],
   ['curl', 'curl'],
   ['tar', 'tar'],

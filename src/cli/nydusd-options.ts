@@ -105,7 +105,7 @@ export const fuseOptions = {
   upgrade: { type: 'flag', help: 'start without mounting and wait for takeover' },
   'dedup-db': {
     type: 'string',
-    refused: 'the database of shared chunks comes with a later release',
-    help: 'database of chunks shared between caches',
+    value: 'FILE',
+    help: 'database of the chunks that caches of this node have: what one has is copied instead of fetched',
   },
 } as const satisfies Options;

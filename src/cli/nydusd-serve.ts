@@ -85,6 +85,7 @@ export async function serveFuse(ctx: CommandContext, values: Values<typeof fuseO
         sharedDir: values['shared-dir'],
         virtualMountpoint: values['virtual-mountpoint'],
         writable: values.writable,
+        dedupDb: values['dedup-db'],
         imagePullAuth: ctx.env['IMAGE_PULL_AUTH'],
       },
       { parts: realParts, logger, signal: ctx.signal },

@@ -1,6 +1,7 @@
 // One run of a FUSE daemon: start-up in upstream's order, then waiting for a reason to end, then the end.
 // Source: nydusd.md 2.1, 2.3, 2.4.
 import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { NydusError, UsageError, messageOf } from '../base/errors.ts';
 import type { LogSink } from '../base/log-sink.ts';
 import { versionLine } from '../base/version.ts';
@@ -39,6 +40,8 @@ export interface FuseDaemonOptions extends SourceOptions {
   driver?: DriverChoice | undefined;
   /** end, leaving a mount of the kernel, once everything is local */
   detachWhenComplete?: boolean | undefined;
+  /** database of the chunks that caches of this node have */
+  dedupDb?: string | undefined;
 }
 
 export interface FuseDaemonContext<I extends ImageInstance> {
@@ -70,7 +73,8 @@ export async function runFuseDaemon<I extends ImageInstance>(
   const { logger, signal } = context;
   logger.info(versionLine());
   raiseFileLimit(options.rlimitNofile, logger);
-  const running = await start(options, context);
+  const { parts, close } = await withDedup(options.dedupDb, context);
+  const running = await start(options, { ...context, parts });
   const reason = await Promise.race<Reason>([
     aborted(signal).then(() => 'signal'),
     // an exit request ends the workers too: its answer goes out first
@@ -84,8 +88,20 @@ export async function runFuseDaemon<I extends ImageInstance>(
   if (reason === 'signal') logger.info('received a signal, shutting down');
   if (reason === 'unmounted') logger.info('the filesystem is no longer mounted, shutting down');
   await inTime(end(running, reason, logger), logger);
+  close();
   logger.info('nydusd quits');
   return 0;
+}
+
+/** Every image that is opened shares chunks with the others of the node. */
+async function withDedup<I extends ImageInstance>(
+  path: string | undefined,
+  { parts, logger }: FuseDaemonContext<I>,
+): Promise<{ parts: DaemonParts<I>; close: () => void }> {
+  if (path === undefined) return { parts, close: () => {} };
+  const dedupDb = resolve(path);
+  const close = (await parts.openDedup?.(dedupDb, logger)) ?? (() => {});
+  return { parts: { ...parts, open: (options) => parts.open({ ...options, dedupDb }) }, close };
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

@@ -163,6 +163,8 @@ export interface InstanceOptions {
   config: ConfigV2;
   id: string;
   logger: Logger;
+  /** database of the chunks that caches of this node have */
+  dedupDb?: string | undefined;
 }
 
 /** How the daemon gets at the filesystem side. */
@@ -171,6 +173,8 @@ export interface DaemonParts<I extends ImageInstance = ImageInstance> {
   /** go on with a mount of another daemon. @param fd the session's once this returns */
   adopt(options: SessionOptions, fd: number, before: HandoverConnection): Promise<MountSession<I>>;
   open(options: InstanceOptions): Promise<I>;
+  /** open the database of chunks; it stays open until the result is called. UsageError when it cannot be opened */
+  openDedup?(path: string, logger: Logger): Promise<() => void>;
   /** get a directory ready to be served */
   share(source: string): Promise<SharedDirectory>;
 }

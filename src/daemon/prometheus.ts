@@ -158,6 +158,8 @@ function addCache(out: Exposition, labels: Labels, m: Record<string, unknown>): 
   gauge('fetching_bytes', 'Bytes of fetches that are under way.', numberOf(m, 'buffered_backend_size'));
   gauge('degraded_blobs', 'Blobs whose cache file refuses data.', numberOf(m, 'degraded_blobs'));
   counter('write_errors_total', 'Writes that cache files refused.', numberOf(m, 'write_errors'));
+  counter('dedup_chunks_total', 'Chunks copied from other caches of this node.', numberOf(m, 'dedup_chunks'));
+  counter('dedup_bytes_total', 'Bytes copied from other caches of this node.', numberOf(m, 'dedup_bytes'));
   counter(
     'evicted_bytes_total',
     'Bytes taken out of the cache to keep its size.',

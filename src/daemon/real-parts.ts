@@ -107,6 +107,11 @@ export const realParts: DaemonParts<RafsInstance> = {
     storage ??= new SharedStorage();
     return RafsInstance.open({ ...options, storage });
   },
+  openDedup: async (path, logger) => {
+    const dedup = await import('../storage/dedup/chunk-database.ts');
+    const database = dedup.acquireChunkDatabase(path, logger);
+    return () => dedup.releaseChunkDatabase(database);
+  },
   share: async (source) => {
     const { SharedDirectory } = await import('../serve/passthrough/passthrough-fs.ts');
     return SharedDirectory.open(source);

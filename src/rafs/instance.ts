@@ -21,7 +21,8 @@ import { MIN_BATCH } from '../storage/cache/fetch-plan.ts';
 import { CacheKeeper } from '../storage/cache/keeper.ts';
 import { CacheMeter, type BlobcacheMetrics } from '../storage/cache/meter.ts';
 import type { RecordTable } from '../storage/cache/record-table.ts';
-import type { ConfigV2, PrefetchConfig, RafsConfig } from '../storage/config.ts';
+import type { CacheConfig, ConfigV2, PrefetchConfig, RafsConfig } from '../storage/config.ts';
+import type { ChunkDatabase } from '../storage/dedup/chunk-database.ts';
 import type { SharedStorage } from '../storage/shared-storage.ts';
 import { amplify5 } from './amplify.ts';
 import { LocalReader, MISS } from './local-reader.ts';
@@ -52,6 +53,8 @@ export interface InstanceOptions {
   cacheRetryMs?: number;
   /** milliseconds between two looks at the size of the cache directory; default 5 s */
   gcMs?: number;
+  /** database of the chunks that caches of this node have */
+  dedupDb?: string | undefined;
 }
 
 /** What an instance counts. */
@@ -81,6 +84,7 @@ export class RafsInstance {
   /** readers that wait for a fetch */
   #waiting = 0;
   #userBytes = 0;
+  readonly #dedup: ChunkDatabase | undefined;
   #closing: Promise<void> | undefined;
 
   private constructor(
@@ -95,6 +99,7 @@ export class RafsInstance {
       meter: CacheMeter;
       prefetch: PrefetchConfig;
       maxSize: number;
+      dedup: ChunkDatabase | undefined;
     },
   ) {
     this.id = options.id;
@@ -106,6 +111,7 @@ export class RafsInstance {
     this.#blobs = parts.blobs;
     this.#pool = parts.pool;
     this.#meter = parts.meter;
+    this.#dedup = parts.dedup;
     this.#logger = options.logger;
     this.#batch = Math.max(rafs.batch_size, MIN_BATCH);
     this.share = {
@@ -140,6 +146,7 @@ export class RafsInstance {
         meter: parts.meter,
         logger: options.logger,
         isBusy: () => this.#waiting > 0,
+        evicted: () => parts.dedup?.prune(),
         intervalMs: options.gcMs,
       });
     }
@@ -172,6 +179,7 @@ export class RafsInstance {
     const { image } = bootstrap;
     const opened: (OpenBlob | undefined)[] = [];
     let backend: Backend | undefined;
+    let dedup: ChunkDatabase | undefined;
     const pool =
       options.decodeThreads === undefined
         ? acquireDecodePool(Math.min(cpus().length, MAX_DECODE_THREADS))
@@ -182,6 +190,7 @@ export class RafsInstance {
       backend = storage?.backend(backendConfig, logger) ?? openBackend(backendConfig, logger);
       const lend = storage?.filesFor(backendConfig, cache);
       const workDir = prepareWorkDir(cache);
+      dedup = await openDedup(options.dedupDb, cache, logger);
       const meter = new CacheMeter();
       for (const info of image.blobs) {
         opened.push(
@@ -198,6 +207,7 @@ export class RafsInstance {
             publishMs: options.publishMs,
             retryMs: options.cacheRetryMs,
             lend,
+            dedup,
           }),
         );
       }
@@ -209,10 +219,12 @@ export class RafsInstance {
         meter,
         prefetch: cache.prefetch,
         maxSize: cache.filecache?.max_size ?? 0,
+        dedup,
       });
     } catch (error) {
       for (const blob of opened) await blob?.cache.close();
       await backend?.close();
+      await closeDedup(dedup);
       await releaseDecodePool(pool);
       bootstrap.close();
       throw error;
@@ -446,10 +458,31 @@ export class RafsInstance {
     await this.#keeper?.stop();
     await this.#prefetcher.stop();
     for (const blob of this.#blobs) await blob?.cache.close();
+    await closeDedup(this.#dedup);
     await this.#backend.close();
     await releaseDecodePool(this.#pool);
     this.#bootstrap.close();
   }
+}
+
+/** Chunks are shared between plain caches only (blob-and-cache.md 16.9). */
+async function openDedup(
+  path: string | undefined,
+  cache: CacheConfig,
+  logger: Logger,
+): Promise<ChunkDatabase | undefined> {
+  const { filecache } = cache;
+  if (path === undefined || filecache === null || cache.compressed || filecache.enable_encryption)
+    return undefined;
+  const { acquireChunkDatabase } = await import('../storage/dedup/chunk-database.ts');
+  return acquireChunkDatabase(path, logger);
+}
+
+async function closeDedup(dedup: ChunkDatabase | undefined): Promise<void> {
+  if (dedup === undefined) return;
+  dedup.prune();
+  const { releaseChunkDatabase } = await import('../storage/dedup/chunk-database.ts');
+  releaseChunkDatabase(dedup);
 }
 
 /** A blob without chunks. */

@@ -17,6 +17,7 @@ import type { CacheMeter } from '../storage/cache/meter.ts';
 import { openBlob } from '../storage/cache/open-blob.ts';
 import type { RecordTable } from '../storage/cache/record-table.ts';
 import type { CacheConfig, RafsConfig } from '../storage/config.ts';
+import type { ChunkDatabase } from '../storage/dedup/chunk-database.ts';
 import type { LendFiles } from '../storage/shared-storage.ts';
 import { effectiveBlobId } from './blob-id.ts';
 import type { OpenedBootstrap } from './open.ts';
@@ -114,6 +115,8 @@ export interface OpenOneOptions {
   retryMs: number | undefined;
   /** for files that other images use too */
   lend?: LendFiles | undefined;
+  /** chunks that other images of the node have */
+  dedup?: ChunkDatabase | undefined;
 }
 
 /**
@@ -151,6 +154,7 @@ export async function openOne(options: OpenOneOptions): Promise<OpenBlob | undef
     indexedMap,
     validate,
     seal: sealOf(cache),
+    dedup: options.dedup,
     publishMs,
     retryMs,
     lend,

@@ -50,7 +50,7 @@ interface Mistake {
 }
 
 /** Mistakes about what comes with later releases: refused by name, tested below. */
-const LATER = /^(singleton|virtiofs|uffd|nbd)$|--dedup-db$/;
+const LATER = /^(singleton|virtiofs|uffd|nbd)$/;
 
 function mistakes(): Mistake[] {
   return (
@@ -96,10 +96,7 @@ describe('nydusd command line', { skip }, () => {
   });
 
   it('nydusd: what comes with later releases is refused by name, before anything happens', () => {
-    const base = ['--mountpoint', join(work, 'mnt')];
     const cases: [args: string[], named: string][] = [
-      [['--dedup-db', 'x', ...base], '--dedup-db'],
-      [['fuse', '--dedup-db', 'x', ...base], '--dedup-db'],
       [['singleton'], 'singleton'],
       [['virtiofs', '--sock', 'x'], 'virtiofs'],
       [['nbd', '/dev/nbd0'], 'nbd'],

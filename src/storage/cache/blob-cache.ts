@@ -72,9 +72,12 @@ export class BlobCache {
 
   #setTable(loading: Promise<ChunkTable>): Promise<ChunkTable> {
     this.#table = loading;
-    loading.catch(() => {
-      if (this.#table === loading) this.#table = undefined;
-    });
+    loading.then(
+      (table) => this.#files.neighbours?.use(table),
+      () => {
+        if (this.#table === loading) this.#table = undefined;
+      },
+    );
     return loading;
   }
 
@@ -251,9 +254,10 @@ export class BlobCache {
     if (!map.persistent) return 0;
     const table = await this.table();
     // from here on nothing else runs on this thread until the data is gone
-    const { pending, puncher } = this.#files;
+    const { pending, puncher, neighbours } = this.#files;
+    const taken = (cold: readonly number[]): void => neighbours?.withdraw(cold);
     const isMoving = (index: number): boolean => pending.has(index);
-    return data.whileSole(() => puncher.punch(table, data.fd, bytes, isMoving)) ?? 0;
+    return data.whileSole(() => puncher.punch(table, data.fd, bytes, isMoving, taken)) ?? 0;
   }
 
   /** Wait for what was started here, and let go of the files. No reader of this image may read from the data file any more. */
@@ -262,6 +266,7 @@ export class BlobCache {
     const table = await this.#table?.catch(() => undefined);
     await this.#fetcher.settled();
     await this.#options.release();
+    if (table !== undefined) this.#files.neighbours?.leave(table);
     table?.close?.();
   }
 }

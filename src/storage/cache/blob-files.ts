@@ -9,6 +9,7 @@ import type { DecodeTarget } from './decode.ts';
 import { HolePuncher } from './hole-puncher.ts';
 import { Publisher } from './publisher.ts';
 import { RecentChunks } from './recent-chunks.ts';
+import type { Neighbours } from '../dedup/neighbours.ts';
 
 export interface BlobFilesOptions {
   /** `memory`: nothing is kept */
@@ -23,6 +24,8 @@ export interface BlobFilesOptions {
   publishMs: number;
   /** milliseconds until a cache that refused data is tried again */
   retryMs: number;
+  /** other cache files of the node that may have its chunks */
+  neighbours: Neighbours | undefined;
   logger: Logger;
 }
 
@@ -34,6 +37,7 @@ export class BlobFiles {
   readonly health: CacheHealth;
   readonly publisher: Publisher;
   readonly puncher: HolePuncher;
+  readonly neighbours: Neighbours | undefined;
   /** chunks on their way, whoever asked for them */
   readonly pending = new Map<number, Promise<JobEnd>>();
   /** chunks that were decoded a moment ago and that no plain file has */
@@ -49,7 +53,8 @@ export class BlobFiles {
     this.data = data;
     this.probe = probe;
     this.health = new CacheHealth(data?.path ?? '', retryMs, logger);
-    this.publisher = new Publisher(map, data, publishMs, logger);
+    this.neighbours = options.neighbours;
+    this.publisher = new Publisher(map, data, publishMs, logger, (chunks) => this.neighbours?.record(chunks));
     this.puncher = new HolePuncher(map, aligned);
   }
 
@@ -65,6 +70,7 @@ export class BlobFiles {
     const { publisher, map, data } = this;
     publisher.stop();
     await publisher.finish();
+    this.neighbours?.stop();
     if (data?.whileSole(() => map.close(true)) === undefined) map.close();
     data?.close();
   }

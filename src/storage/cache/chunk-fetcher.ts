@@ -9,9 +9,11 @@ import type { BlobFiles } from './blob-files.ts';
 import type { ChunkTable } from './chunk-table.ts';
 import type { DataFile } from './data-file.ts';
 import { ChunkOutcome, type ChunkFailure, type DecodeResult, type Seal } from './decode.ts';
-import { decodeJob, splitRange, type JobOptions } from './decode-plan.ts';
+import { decodeJob, JOB_BYTES, splitRange, type JobOptions } from './decode-plan.ts';
 import type { DecodePool } from './decode-pool.ts';
-import { rangeOf, type FetchRange } from './fetch-plan.ts';
+import { PlacedTable } from '../dedup/placed-table.ts';
+import { SourceFile } from '../dedup/source-file.ts';
+import { mergeChunks, rangeOf, type FetchRange } from './fetch-plan.ts';
 import type { CacheMeter } from './meter.ts';
 import { SealedTable } from './sealed-table.ts';
 import { StreamedRange } from './streamed-range.ts';
@@ -29,6 +31,11 @@ export interface FetcherOptions {
   meter: CacheMeter;
   logger: Logger;
 }
+
+/** Bytes between two chunks of another cache file that are read along. */
+const SOURCE_GAP = 16 * 1024;
+/** Stored bytes between two chunks that are fetched although the node has what lies there. */
+const KNOWN_GAP = 8 * 1024;
 
 export interface FetchHow {
   /** a reader waits */
@@ -88,8 +95,92 @@ export class ChunkFetcher {
     return this.#settle([index], end);
   }
 
-  /** Fetch a range in jobs: the ones a reader waits for first. */
+  /** Get a range: what other cache files of the node have from there, the rest from the backend. */
   fetch(table: ChunkTable, range: FetchRange, wanted: ReadonlySet<number>, how: FetchHow): Promise<JobEnd>[] {
+    const { neighbours, mode } = this.#options.files;
+    const usable = neighbours !== undefined && mode === 'plain' && this.isWritable && how.past !== true;
+    const found = usable ? neighbours.find(table, range.chunks) : [];
+    if (neighbours === undefined || found.length === 0) return this.#fetchRange(table, range, wanted, how);
+    const ends: Promise<JobEnd>[] = [];
+    const left = new Set(range.chunks);
+    for (const { path, offsets } of found) {
+      const source = SourceFile.open(path);
+      if (source === undefined) continue;
+      const placed = new PlacedTable(table, offsets);
+      const { chunks } = rangeOf(placed, [...offsets.keys()]);
+      for (const part of mergeChunks(placed, chunks, JOB_BYTES, SOURCE_GAP)) {
+        for (const index of part.chunks) left.delete(index);
+        ends.push(this.#settle(part.chunks, this.#copy(table, placed, part, source, path, wanted, how)));
+      }
+      source.release();
+    }
+    return [...ends, ...this.#fetchLeft(table, [...left], wanted, how)];
+  }
+
+  #fetchLeft(
+    table: ChunkTable,
+    chunks: readonly number[],
+    wanted: ReadonlySet<number>,
+    how: FetchHow,
+  ): Promise<JobEnd>[] {
+    const sorted = rangeOf(table, chunks).chunks;
+    return mergeChunks(table, sorted, Infinity, KNOWN_GAP).flatMap((range) =>
+      this.#fetchRange(table, range, wanted, how),
+    );
+  }
+
+  /** Copy chunks out of another cache file; what turns out not to be there is fetched. */
+  async #copy(
+    table: ChunkTable,
+    placed: PlacedTable,
+    part: FetchRange,
+    source: SourceFile,
+    path: string,
+    wanted: ReadonlySet<number>,
+    how: FetchHow,
+  ): Promise<JobEnd> {
+    const { pool, meter, logger, blobId, files } = this.#options;
+    source.hold();
+    const target = { wanted, target: 'plain', sourceFd: source.fd, stored: undefined, clones: true } as const;
+    const urgent = how.urgent && part.chunks.some((index) => wanted.has(index));
+    const result = await pool
+      .run(this.#job(placed, part, target), urgent)
+      .catch((error: unknown) =>
+        logger.warn(`blob ${blobId}: cannot copy chunks from ${path}: ${messageOf(error)}`),
+      )
+      .finally(() => source.release());
+    for (const index of part.chunks) files.pending.delete(index);
+    const bad = part.chunks.filter(
+      (_, at) => (result?.outcomes[at] ?? ChunkOutcome.bad) === ChunkOutcome.bad,
+    );
+    const end: JobEnd = {
+      by: this,
+      plain: result?.plain ?? new Map<number, Uint8Array>(),
+      errors: new Map(),
+    };
+    if (result !== undefined && result.got >= 0) {
+      meter.dedupChunks += part.chunks.length - bad.length;
+      meter.dedupBytes += result.plainBytes;
+      meter.dedupShared += result.cloned;
+      this.#account(placed, part, result);
+      this.#keepRecent(result.plain);
+    }
+    if (bad.length === 0) return end;
+    files.neighbours?.refute(path, table, bad);
+    for (const { plain, errors } of await Promise.all(this.#fetchLeft(table, bad, wanted, how))) {
+      for (const [index, bytes] of plain) end.plain.set(index, bytes);
+      for (const [index, error] of errors) end.errors.set(index, error);
+    }
+    return end;
+  }
+
+  /** Fetch a range in jobs: the ones a reader waits for first. */
+  #fetchRange(
+    table: ChunkTable,
+    range: FetchRange,
+    wanted: ReadonlySet<number>,
+    how: FetchHow,
+  ): Promise<JobEnd>[] {
     const { reader } = this.#options;
     const parts = splitRange(table, range, wanted);
     const local = reader !== undefined && reader.fd >= 0;
@@ -154,7 +245,7 @@ export class ChunkFetcher {
   #job(
     table: ChunkTable,
     part: FetchRange,
-    what: Pick<JobOptions, 'wanted' | 'target' | 'sourceFd' | 'stored' | 'opens'>,
+    what: Pick<JobOptions, 'wanted' | 'target' | 'sourceFd' | 'stored' | 'opens' | 'clones'>,
   ): ReturnType<typeof decodeJob> {
     const { compressor, digester, files, seal } = this.#options;
     const { data, map } = files;

@@ -54,6 +54,8 @@ export interface JobOptions {
   seal: Seal | undefined;
   /** the source is an encrypted cache file */
   opens?: boolean;
+  /** the source is a plain cache file whose blocks may be shared */
+  clones?: boolean;
 }
 
 /** The job that decodes the chunks of a part. @throws FormatError EINVAL  a chunk breaks the limits of the blob */
@@ -93,5 +95,6 @@ export function decodeJob(table: ChunkTable, part: FetchRange, options: JobOptio
     digests,
     seal: options.seal,
     opens: options.opens,
+    clones: options.clones,
   };
 }

@@ -7,6 +7,7 @@ import { decompressInto } from '../../codec/compress.ts';
 import { crc32c } from '../../codec/crc32c.ts';
 import { digestOf } from '../../codec/digest.ts';
 import { isXtsKey, openPages, sealPages } from '../../codec/xts.ts';
+import { cloneRange } from '../../native/clone-range.ts';
 import { addressOf, preadFull, pwriteFull } from '../../native/file-io.ts';
 import { bitOf } from './chunk-map.ts';
 
@@ -68,6 +69,8 @@ export interface DecodeJob {
   seal?: Seal | undefined;
   /** the source is an encrypted cache file */
   opens?: boolean | undefined;
+  /** the source is a plain cache file: once verified, its blocks may be shared instead of written again */
+  clones?: boolean | undefined;
 }
 
 /** What happened to one chunk. */
@@ -94,12 +97,16 @@ export interface DecodeResult {
   writeErrno: number;
   /** plain bytes that passed their check */
   plainBytes: number;
+  /** bytes whose blocks are shared with the source */
+  cloned: number;
 }
 
 /** Written in one go at most; also the usual size of the scratch buffers. */
 const RUN_BYTES = 2 * 1024 * 1024;
 /** Chunks of v6 start at block boundaries: the padding between two of them is written with them, as zeros. */
 const BLOCK = 4096;
+/** Less than this is written rather than shared: an extent of its own costs more than the bytes. */
+const MIN_CLONE = 64 * 1024;
 
 /** Buffers that live as long as the thread. */
 export class DecodeScratch {
@@ -147,6 +154,8 @@ class Decoder {
   #unitAt = -1;
   /** stored offset that was written to the raw file last: chunks of one batch share it */
   #rawAt = -1;
+  /** the filesystem shares no blocks between the two files */
+  #cannotClone = false;
 
   constructor(job: DecodeJob, scratch: DecodeScratch) {
     this.#job = job;
@@ -163,6 +172,7 @@ class Decoder {
       readMillis: 0,
       writeErrno: 0,
       plainBytes: 0,
+      cloned: 0,
     };
   }
 
@@ -224,6 +234,7 @@ class Decoder {
     if (last === undefined) return true;
     if (this.#job.target !== 'plain' || start + size - runStart > this.#buffer.length) return false;
     const gap = start - (runStart + length);
+    if (this.#job.clones === true) return gap === 0 && this.#shift(last) === this.#shift(at);
     if (gap === 0) return true;
     return (
       gap > 0 &&
@@ -231,6 +242,11 @@ class Decoder {
       last === at - 1 &&
       this.#get(last, Layout.index) + 1 === this.#get(at, Layout.index)
     );
+  }
+
+  /** From the place of a chunk in its file to that in the source. */
+  #shift(at: number): number {
+    return this.#job.offset + this.#get(at, Layout.storedOffset) - this.#get(at, Layout.plainOffset);
   }
 
   /** @returns what is wrong */
@@ -307,14 +323,32 @@ class Decoder {
     }
   }
 
+  /**
+   * Share the blocks of the source where the filesystem can. Whole blocks only: what follows in the last one is another chunk's.
+   *
+   * @returns bytes from the start that need no writing
+   */
+  #clone(from: number, to: number, length: number): number {
+    const { clones, sourceFd, dataFd } = this.#job;
+    if (clones !== true || this.#cannotClone || length < MIN_CLONE) return 0;
+    if (from % BLOCK !== 0 || to % BLOCK !== 0) return 0;
+    const whole = length - (length % BLOCK);
+    this.#cannotClone = cloneRange(dataFd, to, sourceFd, from, whole) !== 0;
+    if (this.#cannotClone) return 0;
+    this.#result.cloned += whole;
+    return whole;
+  }
+
   #write(chunks: readonly number[], start: number, length: number): boolean {
     const { target, dataFd, offset } = this.#job;
     if (target === 'memory' || dataFd < 0 || this.#result.writeErrno !== 0) return false;
+    const at = chunks[0] ?? 0;
     if (target === 'plain') {
-      this.#result.writeErrno = pwriteFull(dataFd, addressOf(this.#buffer), length, start);
+      const done = this.#clone(start + this.#shift(at), start, length);
+      const address = addressOf(this.#buffer) + done;
+      this.#result.writeErrno = pwriteFull(dataFd, address, length - done, start + done);
       return this.#result.writeErrno === 0;
     }
-    const at = chunks[0] ?? 0;
     if (target === 'sealed') {
       const key = this.#key(at);
       if (key === undefined) return false;

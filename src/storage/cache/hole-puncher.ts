@@ -33,14 +33,22 @@ export class HolePuncher {
    * others in turn. Synchronous.
    *
    * @param isMoving chunks that are on their way
+   * @param taken    told which go, before they do
    * @returns bytes given back
    */
-  punch(table: ChunkTable, fd: number, bytes: number, isMoving: (index: number) => boolean): number {
+  punch(
+    table: ChunkTable,
+    fd: number,
+    bytes: number,
+    isMoving: (index: number) => boolean,
+    taken?: (chunks: readonly number[]) => void,
+  ): number {
     if (this.#unsupported) return 0;
     const cold = this.#takeCold(table, bytes, isMoving);
     const holes = this.#holes(table, cold);
     if (holes.length === 0) return 0;
     this.#map.seal();
+    taken?.(cold);
     for (const index of cold) this.#map.forget(index);
     Atomics.add(this.#map.epoch, 0, 1);
     let freed = 0;

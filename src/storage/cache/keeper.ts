@@ -23,6 +23,8 @@ export interface KeeperOptions {
   logger: Logger;
   /** true while a reader waits for a fetch */
   isBusy: () => boolean;
+  /** told after blobs were deleted */
+  evicted?: (() => void) | undefined;
   intervalMs: number | undefined;
 }
 
@@ -61,6 +63,7 @@ export class CacheKeeper {
     let size = after;
     for (const { blobId, bytes } of evicted)
       logger.info(`blob ${blobId} left the cache: ${formatSize(bytes)}`);
+    if (evicted.length > 0) this.#options.evicted?.();
     for (const cache of caches) {
       if (size <= goal || this.#stopped) break;
       if (pinsOf(workDir, cache.blobId).length > 0) continue;

@@ -21,6 +21,9 @@ test('CacheMeter: starts at zero, and every counter has its place in the metrics
     prefetchBegin: 1_700_000_001_250.5,
     prefetchEnd: 1_700_000_002_999,
     evicted: 13,
+    dedupChunks: 14,
+    dedupBytes: 15,
+    dedupShared: 16,
   });
   const health = [
     { isDegraded: true, writeErrors: 5 },
@@ -46,6 +49,9 @@ test('CacheMeter: starts at zero, and every counter has its place in the metrics
     data_all_ready: true,
     degraded_blobs: 1,
     write_errors: 12,
+    dedup_chunks: 14,
+    dedup_bytes: 15,
+    dedup_shared_bytes: 16,
     evicted_bytes: 13,
   });
 });

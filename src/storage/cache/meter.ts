@@ -30,6 +30,10 @@ export interface BlobcacheMetrics {
   /** ours: cache files that refuse data at the moment, and writes they refused so far */
   degraded_blobs: number;
   write_errors: number;
+  /** ours: chunks, and their bytes, that came from other cache files of this node; bytes of them whose blocks are shared */
+  dedup_chunks: number;
+  dedup_bytes: number;
+  dedup_shared_bytes: number;
   /** ours: bytes that were taken out of the cache directory to keep it below its size */
   evicted_bytes: number;
 }
@@ -50,6 +54,9 @@ export class CacheMeter {
   prefetchBegin = 0;
   prefetchEnd = 0;
   evicted = 0;
+  dedupChunks = 0;
+  dedupBytes = 0;
+  dedupShared = 0;
 
   /** @param health of the files of the instance's blobs */
   metrics(
@@ -78,6 +85,9 @@ export class CacheMeter {
       data_all_ready: allReady,
       degraded_blobs: health.filter(({ isDegraded }) => isDegraded).length,
       write_errors: health.reduce((sum, { writeErrors }) => sum + writeErrors, 0),
+      dedup_chunks: this.dedupChunks,
+      dedup_bytes: this.dedupBytes,
+      dedup_shared_bytes: this.dedupShared,
       evicted_bytes: this.evicted,
     };
   }

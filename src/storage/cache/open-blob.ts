@@ -1,4 +1,5 @@
 // Opens the cache files of one blob and says how far they can be trusted. Source: blob-and-cache.md 17.1 to 17.8.
+import { realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { alignUp } from '../../base/bytes.ts';
 import { FormatError, messageOf, UsageError } from '../../base/errors.ts';
@@ -9,6 +10,8 @@ import type { BlobInfo, RafsImage } from '../../format/image.ts';
 import { isSafeBlobId } from '../backend/localfs.ts';
 import type { BlobReader } from '../backend/backend.ts';
 import type { LendFiles } from '../shared-storage.ts';
+import type { ChunkDatabase } from '../dedup/chunk-database.ts';
+import { Neighbours } from '../dedup/neighbours.ts';
 import { BlobCache, type BlobCacheOptions } from './blob-cache.ts';
 import { BlobFiles } from './blob-files.ts';
 import { chunkDataEnd } from '../../format/blobmeta/reader.ts';
@@ -47,6 +50,8 @@ export interface OpenBlobOptions {
   retryMs?: number | undefined;
   /** for files that other images use too */
   lend?: LendFiles | undefined;
+  /** chunks that other cache files of the node have; plain caches only */
+  dedup?: ChunkDatabase | undefined;
   pool: DecodePool;
   meter: CacheMeter;
   logger: Logger;
@@ -137,13 +142,19 @@ function ownFiles(files: BlobFiles): { files: BlobFiles; release: () => Promise<
 
 /** Images that agree on all of this read the same bytes from the same files. */
 function identityOf(options: OpenBlobOptions): object {
-  const { blobId, count, indexedMap, validate, publishMs, retryMs, blob } = options;
+  const { blobId, count, indexedMap, validate, publishMs, retryMs, blob, dedup } = options;
   const { chunkSize, features, compressor, digester, compressedSize, uncompressedSize } = blob;
   const { ciCompressor, ciOffset, ciCompressedSize, ciUncompressedSize } = blob;
-  const how = { blobId, count, indexedMap, validate, publishMs, retryMs };
+  const how = { blobId, count, indexedMap, validate, publishMs, retryMs, dedup: dedup?.path };
   const data = { chunkSize, features, compressor, digester, compressedSize, uncompressedSize };
   const table = { ciCompressor, ciOffset, ciCompressedSize, ciUncompressedSize };
   return { how, data, table };
+}
+
+function neighboursOf({ dedup, blob }: OpenBlobOptions, files: Files): Neighbours | undefined {
+  const { mode, data, map } = files;
+  if (dedup === undefined || mode !== 'plain' || data === undefined) return undefined;
+  return new Neighbours(dedup, realpathSync(data.path), blob.digester, map);
 }
 
 type Loaders = Pick<BlobCacheOptions, 'loadTable' | 'reloadTable'>;
@@ -183,14 +194,17 @@ export function openBlob(options: OpenBlobOptions): OpenedBlob {
       hint: 'leave out enable_encryption, or build the image with --aligned-chunk or as version 6',
     });
   }
-  const open = (): BlobFiles =>
-    new BlobFiles({
-      ...openFiles(options),
+  const open = (): BlobFiles => {
+    const opened = openFiles(options);
+    return new BlobFiles({
+      ...opened,
+      neighbours: neighboursOf(options, opened),
       aligned: hasCi(blob),
       publishMs: options.publishMs ?? PUBLISH_MS,
       retryMs: options.retryMs ?? RETRY_MS,
       logger: options.logger,
     });
+  };
   const { files, release } = options.lend?.(identityOf(options), open) ?? ownFiles(open());
   const records = hasCi(blob) ? undefined : new RecordTable(image, blob, count);
   const loaders =

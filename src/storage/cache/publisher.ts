@@ -15,17 +15,28 @@ export class Publisher {
   readonly #data: DataFile | undefined;
   readonly #millis: number;
   readonly #logger: Logger;
+  readonly #told: ((chunks: readonly number[]) => void) | undefined;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> | undefined;
   #bytes = 0;
   #closed = false;
 
-  /** @param millis from the first chunk that was written until the flush starts */
-  constructor(map: ChunkMap, data: DataFile | undefined, millis: number, logger: Logger) {
+  /**
+   * @param millis from the first chunk that was written until the flush starts
+   * @param told   chunks whose bits are in the file now
+   */
+  constructor(
+    map: ChunkMap,
+    data: DataFile | undefined,
+    millis: number,
+    logger: Logger,
+    told?: (chunks: readonly number[]) => void,
+  ) {
     this.#map = map;
     this.#data = data;
     this.#millis = millis;
     this.#logger = logger;
+    this.#told = told;
   }
 
   /** A chunk was written to the data file; call `schedule` after the last one. */
@@ -62,6 +73,8 @@ export class Publisher {
     try {
       await this.#data.flush();
       this.#map.publish(chunks);
+      // what was taken away meanwhile is not there
+      this.#told?.(chunks.filter((index) => this.#map.isReadyInFile(index)));
     } catch (error) {
       this.#logger.warn(
         `cannot flush ${this.#data.path}: ${messageOf(error)}; its new chunks are fetched again next time`,
