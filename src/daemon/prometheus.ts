@@ -132,6 +132,13 @@ function addBackend(out: Exposition, labels: Labels, m: Record<string, unknown>)
   add('requests', 'Ranges asked of the backend.', 'read_count');
   add('errors', 'Ranges that the backend did not give.', 'read_errors');
   add('bytes', 'Bytes that came from the backend.', 'read_amount_total');
+  const hedge = (m['hedge'] ?? undefined) as Record<string, unknown> | undefined;
+  if (hedge !== undefined) {
+    const count = (name: string, help: string, key: string): void =>
+      out.sample('counter', `nydusd_backend_hedged_${name}_total`, help, by, numberOf(hedge, key));
+    count('requests', 'Requests to the host that stalled and were sent again.', 'requests');
+    count('wins', 'Requests of which the second answer came first.', 'wins');
+  }
   const rows = Array.isArray(m['read_latency_sizes_dist'])
     ? (m['read_latency_sizes_dist'] as number[][])
     : [];

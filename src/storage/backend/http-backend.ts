@@ -11,9 +11,10 @@ import type { Backend, BackendSetting, BlobReader, ReadHow } from './backend.ts'
 import { readCaFiles, type HttpConfig } from './http-config.ts';
 import { readRange, sizeByHead, type Asked, type RangeTarget } from './http-range.ts';
 import { HttpRoute, USER_AGENT } from './http-route.ts';
-import { Link } from './link.ts';
+import { acquireHost, releaseHost, type HostState } from './host-state.ts';
+import type { Link } from './link.ts';
 import { BackendMeter } from './meter.ts';
-import { isOutage, OutageGate } from './outage.ts';
+import { isOutage, type OutageGate } from './outage.ts';
 
 /** Retries after the first failure (blob-and-cache 19); `retry_limit` may raise the first. */
 const RETRIES = 3;
@@ -42,6 +43,8 @@ export interface Attempt {
   prefetch: boolean;
   /** around the proxy */
   direct: boolean;
+  /** the same request stalls: go over another mirror */
+  second?: boolean;
   signal?: AbortSignal | undefined;
 }
 
@@ -85,6 +88,8 @@ export interface HttpBackendOptions {
   type: string;
   /** what messages call the backend, such as `registry http://host` */
   name: string;
+  /** scheme, host and port of the requests: backends of one host share what is known of it */
+  host: string;
   config: HttpConfig;
   logger: Logger;
   seams: HttpSeams;
@@ -154,13 +159,15 @@ class HttpReader implements BlobReader {
 export class HttpBackend implements Backend {
   readonly type: string;
   readonly meter = new BackendMeter();
-  readonly link = new Link();
+  readonly link: Link;
   readonly #options: HttpBackendOptions;
   readonly #random: () => number;
   readonly #clock: () => number;
   readonly #http: HttpClient;
   readonly #route: HttpRoute;
   readonly #gate: OutageGate;
+  readonly #host: HostState;
+  readonly #hostKey: string;
   readonly #origin: HttpOrigin;
   readonly #readers = new Map<string, HttpReader>();
   readonly #closing = new AbortController();
@@ -191,7 +198,12 @@ export class HttpBackend implements Backend {
       clock: this.#clock,
       env: seams.env ?? process.env,
     });
-    this.#gate = new OutageGate(name, logger);
+    const mirrors = config.mirrors.map(({ host }) => host);
+    this.#hostKey = JSON.stringify([options.host, config.proxy?.url ?? '', mirrors]);
+    this.#host = acquireHost(this.#hostKey, name, logger);
+    this.#gate = this.#host.gate;
+    this.link = this.#host.link;
+    this.meter.hedge = () => this.#host.hedge.metrics();
     this.meter.outage = () => this.#gate.metrics();
     this.#origin = options.origin({
       http: this.#http,
@@ -267,7 +279,7 @@ export class HttpBackend implements Backend {
           progress?.(done);
         };
         try {
-          await readRange((method, headers) => this.#origin.ask(method, blobId, headers, attempt), target);
+          await readRange((method, headers) => this.#askRange(method, blobId, headers, attempt), target);
           got = target.done;
         } finally {
           target.progress = progress;
@@ -285,16 +297,36 @@ export class HttpBackend implements Backend {
     });
   }
 
+  /** Ask for a range; twice when nothing comes and somebody waits for it. */
+  #askRange(
+    method: 'GET' | 'HEAD',
+    blobId: string,
+    headers: Record<string, string>,
+    attempt: Attempt,
+  ): Promise<Asked> {
+    const origin = this.#origin;
+    if (attempt.prefetch || attempt.direct || this.#gate.isDown)
+      return origin.ask(method, blobId, headers, attempt);
+    return this.#host.hedge.run(
+      (signal, second) => origin.ask(method, blobId, headers, { ...attempt, second, signal }),
+      ({ answer }) => answer.status < 500 && answer.status !== 429,
+      ({ answer }) => void answer.discard(),
+      attempt.signal,
+    );
+  }
+
   /** Attempts until it works, the error is final, or the backend was down for too long. */
   async #retry<T>(work: Work<T>): Promise<T> {
     const { config } = this.#options;
     const until = performance.now() + config.outage_wait * 1000;
     for (;;) {
       const urgent = !work.prefetch;
-      const turn = await this.#gate.enter({ until, urgent, signal: work.signal }).catch((error: unknown) => {
-        work.signal?.throwIfAborted();
-        throw this.#wrap(work.what, error);
-      });
+      const turn = await this.#gate
+        .enter({ until, urgent, signal: this.#endOf(work) })
+        .catch((error: unknown) => {
+          work.signal?.throwIfAborted();
+          throw this.#wrap(work.what, error);
+        });
       try {
         const value = await this.#attempts(work, turn.probing && config.outage_wait > 0 ? 1 : undefined);
         this.#gate.answered(turn);
@@ -308,6 +340,12 @@ export class HttpBackend implements Backend {
           throw this.#wrap(work.what, error);
       }
     }
+  }
+
+  /** What ends a wait for the host, which other backends may go on to wait for. */
+  #endOf({ signal }: Pick<Work<unknown>, 'signal'>): AbortSignal | undefined {
+    if (!this.#gate.isDown) return signal;
+    return signal === undefined ? this.#closing.signal : AbortSignal.any([signal, this.#closing.signal]);
   }
 
   async #attempts<T>(work: Work<T>, limit: number | undefined): Promise<T> {
@@ -376,7 +414,7 @@ export class HttpBackend implements Backend {
     attempt: Attempt,
     own: boolean,
   ): Promise<HttpAnswer> {
-    const { prefetch, direct, signal } = attempt;
+    const { prefetch, direct, signal, second = false } = attempt;
     this.#closing.signal.throwIfAborted();
     const answer = await this.#route.send({
       method,
@@ -385,6 +423,7 @@ export class HttpBackend implements Backend {
       prefetch,
       direct,
       mirrored: own,
+      second,
       // what nobody can cancel ends with the backend
       signal: signal ?? this.#closing.signal,
     });
@@ -399,14 +438,13 @@ export class HttpBackend implements Backend {
   giveUp(): void {
     const reason = new BackendError('the backend is closed');
     this.#closing.abort(reason);
-    this.#gate.close(reason);
-    this.link.close(reason);
   }
 
   async close(): Promise<void> {
     this.giveUp();
     this.#route.close();
     this.#readers.clear();
+    releaseHost(this.#hostKey, this.#host);
     await this.#http.close();
   }
 }

@@ -45,6 +45,7 @@ export class HttpProxyBackend extends HttpBackend {
     super({
       type: 'http-proxy',
       name: `http-proxy ${socket ? config.addr : (URL.parse(config.addr)?.host ?? '')}`,
+      host: socket ? config.addr : (URL.parse(config.addr)?.origin ?? config.addr),
       // a socket is asked directly
       config: socket ? { ...config, proxy: null, mirrors: [] } : config,
       logger,

@@ -29,6 +29,8 @@ export interface RouteRequest {
   direct: boolean;
   /** URL of the registry itself: mirrors may answer it */
   mirrored: boolean;
+  /** the same request stalls where it went first */
+  second?: boolean;
   signal?: AbortSignal | undefined;
 }
 
@@ -188,9 +190,14 @@ export class HttpRoute {
   }
 
   async #mirrored(request: RouteRequest): Promise<HttpAnswer | undefined> {
+    let skip = request.second === true;
     for (const mirror of this.#mirrors) {
       mirror.health.use();
       if (!mirror.health.healthy) continue;
+      if (skip) {
+        skip = false;
+        continue;
+      }
       const url = new URL(request.url);
       url.protocol = mirror.url.protocol;
       url.hostname = mirror.url.hostname;

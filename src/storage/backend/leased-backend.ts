@@ -38,6 +38,7 @@ export class LeasedBackend implements Backend {
     if (lent.backend.meter.outage !== undefined) {
       const none = { down: false, outages: 0, outage_millis_total: 0, waiting: 0 };
       this.meter.outage = () => this.#lent.backend.meter.outage?.() ?? none;
+      this.meter.hedge = () => this.#lent.backend.meter.hedge?.() ?? { requests: 0, wins: 0 };
     }
   }
 

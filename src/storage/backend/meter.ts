@@ -1,4 +1,5 @@
-// Counters of one backend, spelled as `/metrics/backend` shows them. Source: nydusd.md 6.3; `outage` is ours.
+// Counters of one backend, spelled as `/metrics/backend` shows them. Source: nydusd.md 6.3; `outage` and `hedge` are ours.
+import type { HedgeMetrics } from './hedge.ts';
 import type { OutageMetrics } from './outage.ts';
 
 /** Content of `/metrics/backend`. */
@@ -17,6 +18,7 @@ export interface BackendMetrics {
   read_latency_sizes_dist: number[][];
   /** HTTP backends only */
   outage?: OutageMetrics;
+  hedge?: HedgeMetrics;
 }
 
 /** Lower bounds of the size buckets after the first, in bytes, inclusive. */
@@ -45,6 +47,8 @@ function zeros(): number[] {
 export class BackendMeter {
   /** set by backends that can be down */
   outage: (() => OutageMetrics) | undefined;
+  /** set by backends that send stalled requests again; counts for the host */
+  hedge: (() => HedgeMetrics) | undefined;
   #reads = 0;
   #errors = 0;
   #bytes = 0;
@@ -81,6 +85,7 @@ export class BackendMeter {
       read_count_block_size_dist: [...this.#countBySize],
       read_latency_sizes_dist: this.#latencyBySize.map((row) => [...row]),
       ...(this.outage === undefined ? {} : { outage: this.outage() }),
+      ...(this.hedge === undefined ? {} : { hedge: this.hedge() }),
     };
   }
 }

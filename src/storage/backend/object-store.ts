@@ -38,22 +38,47 @@ export function readS3Config(section: Record<string, unknown>): S3Config {
   return { ...config, ...(section as Partial<S3Config>), endpoint: config.endpoint || 's3.amazonaws.com' };
 }
 
-/** The key that requests are signed with; `registry_auth` of the API, base64 of `id:secret`, replaces it. */
-class KeyHolder {
-  key: AccessKey;
-  readonly #logger: Logger;
+/** Where an object is, and the headers that authorise a request for it. */
+type Sign = (
+  method: 'GET' | 'HEAD',
+  object: string,
+  headers: Record<string, string>,
+  key: AccessKey,
+  time: number,
+) => { url: URL; headers: Record<string, string> };
 
-  constructor(config: OssConfig, logger: Logger) {
-    this.key = { id: config.access_key_id, secret: config.access_key_secret };
-    this.#logger = logger;
+/** Objects by signed requests. `registry_auth` of the API, base64 of `id:secret`, replaces the key. */
+class SignedOrigin implements HttpOrigin {
+  readonly #prefix: string;
+  readonly #line: HttpLine;
+  readonly #sign: Sign;
+  #key: AccessKey;
+
+  constructor(config: OssConfig, line: HttpLine, sign: Sign) {
+    this.#prefix = config.object_prefix;
+    this.#key = { id: config.access_key_id, secret: config.access_key_secret };
+    this.#line = line;
+    this.#sign = sign;
+  }
+
+  async ask(
+    method: 'GET' | 'HEAD',
+    blobId: string,
+    headers: Record<string, string>,
+    attempt: Attempt,
+  ): Promise<Asked> {
+    const { clock } = this.#line;
+    const signed = this.#sign(method, this.#prefix + blobId, headers, this.#key, clock());
+    const { url } = signed;
+    return { url, answer: await this.#line.send(method, url, signed.headers, attempt, true) };
   }
 
   configure(setting: BackendSetting, value: string): void {
     if (setting !== 'registry_auth') return;
     const [, id, secret] = /^([^:]*):(.*)$/s.exec(Buffer.from(value, 'base64').toString()) ?? [];
     if (id === undefined || secret === undefined)
-      this.#logger.warn('registry_auth is not base64 of access_key_id:access_key_secret, it is ignored');
-    else this.key = { id, secret };
+      this.#line.logger.warn('registry_auth is not base64 of access_key_id:access_key_secret, it is ignored');
+    else this.#key = { id, secret };
   }
 
   hint(error: unknown): string | undefined {
@@ -63,56 +88,25 @@ class KeyHolder {
   }
 }
 
-class OssOrigin extends KeyHolder implements HttpOrigin {
-  readonly #config: OssConfig;
-  readonly #line: HttpLine;
-
-  constructor(config: OssConfig, line: HttpLine) {
-    super(config, line.logger);
-    this.#config = config;
-    this.#line = line;
-  }
-
-  async ask(
-    method: 'GET' | 'HEAD',
-    blobId: string,
-    headers: Record<string, string>,
-    attempt: Attempt,
-  ): Promise<Asked> {
-    const { scheme, bucket_name: bucket, endpoint, object_prefix: prefix } = this.#config;
-    const url = new URL(`${scheme}://${bucket}.${endpoint}/${encodePath(prefix + blobId)}`);
-    const signed = signOss(method, `/${bucket}/${prefix}${blobId}`, this.key, this.#line.clock());
-    return { url, answer: await this.#line.send(method, url, { ...headers, ...signed }, attempt, true) };
-  }
+function ossSign({ scheme, bucket_name: bucket, endpoint }: OssConfig): Sign {
+  return (method, object, headers, key, time) => ({
+    url: new URL(`${scheme}://${bucket}.${endpoint}/${encodePath(object)}`),
+    headers: { ...headers, ...signOss(method, `/${bucket}/${object}`, key, time) },
+  });
 }
 
-class S3Origin extends KeyHolder implements HttpOrigin {
-  readonly #config: S3Config;
-  readonly #line: HttpLine;
+function s3Base({ scheme, bucket_name: bucket, endpoint, addressing_style: style }: S3Config): string {
+  return style === 'virtual' ? `${scheme}://${bucket}.${endpoint}` : `${scheme}://${endpoint}/${bucket}`;
+}
 
-  constructor(config: S3Config, line: HttpLine) {
-    super(config, line.logger);
-    this.#config = config;
-    this.#line = line;
-  }
-
-  async ask(
-    method: 'GET' | 'HEAD',
-    blobId: string,
-    headers: Record<string, string>,
-    attempt: Attempt,
-  ): Promise<Asked> {
-    const { scheme, bucket_name: bucket, endpoint, region, object_prefix: prefix } = this.#config;
-    const virtual = this.#config.addressing_style === 'virtual';
-    const object = encodePath(prefix + blobId);
-    const url = new URL(
-      virtual ? `${scheme}://${bucket}.${endpoint}/${object}` : `${scheme}://${endpoint}/${bucket}/${object}`,
-    );
+function s3Sign(config: S3Config): Sign {
+  const base = s3Base(config);
+  return (method, object, headers, key, time) => {
+    const url = new URL(`${base}/${encodePath(object)}`);
     // the host without its port, as upstream sends and signs it
-    const request = { method, url, host: url.hostname, region, headers };
-    const signed = signS3(request, this.key, this.#line.clock());
-    return { url, answer: await this.#line.send(method, url, signed, attempt, true) };
-  }
+    const request = { method, url, host: url.hostname, region: config.region, headers };
+    return { url, headers: signS3(request, key, time) };
+  };
 }
 
 export class OssBackend extends HttpBackend {
@@ -125,7 +119,8 @@ export class OssBackend extends HttpBackend {
       logger,
       seams,
       fallbackFrom: 400,
-      origin: (line) => new OssOrigin(config, line),
+      host: `${config.scheme}://${config.bucket_name}.${config.endpoint}`,
+      origin: (line) => new SignedOrigin(config, line, ossSign(config)),
     });
   }
 }
@@ -141,7 +136,8 @@ export class S3Backend extends HttpBackend {
       logger,
       seams,
       fallbackFrom: 400,
-      origin: (line) => new S3Origin(config, line),
+      host: URL.parse(s3Base(config))?.origin ?? config.endpoint,
+      origin: (line) => new SignedOrigin(config, line, s3Sign(config)),
     });
   }
 }

@@ -87,6 +87,7 @@ export class OutageGate {
    */
   enter({ until, urgent, signal }: EnterOptions): Promise<Turn> {
     if (this.#closed !== undefined) return Promise.reject(this.#closed);
+    if (signal?.aborted === true) return Promise.reject(signal.reason as Error);
     if (!this.isDown) return Promise.resolve({ probing: false });
     const now = performance.now();
     // without an outage policy a read asks at once, unless somebody is asking already

@@ -214,6 +214,7 @@ export class RegistryBackend extends HttpBackend {
     super({
       type: 'registry',
       name: `registry ${config.host}`,
+      host: `${config.scheme}://${config.host}`,
       config,
       logger,
       seams,

@@ -1,0 +1,96 @@
+// Backends of one host share what is known of it; a request that stalls goes another way.
+import assert from 'node:assert/strict';
+import { test, type TestContext } from 'node:test';
+import { collectingLogger } from '../../../test/conformance/cache-suite.ts';
+import { SUITE_BLOB, SUITE_BLOB_ID } from '../../../test/conformance/backend-suite.ts';
+import { BlobServer, type Answer } from '../../../test/support/blob-server.ts';
+import { HttpProxyBackend, readHttpProxyConfig } from './http-proxy.ts';
+
+const seams = { env: {}, random: (): number => 0 };
+/** Takes the request and never answers. */
+const stall: Answer = () => {};
+
+function serve(t: TestContext): Promise<BlobServer> {
+  return BlobServer.start(t, { find: () => SUITE_BLOB });
+}
+
+function open(
+  t: TestContext,
+  server: BlobServer,
+  path: string,
+  more: object = {},
+  lines: string[] = [],
+): HttpProxyBackend {
+  const section = { addr: `http://${server.host}`, path, timeout: 60, ...more };
+  const backend = new HttpProxyBackend(readHttpProxyConfig(section), collectingLogger(lines), seams);
+  t.after(() => backend.close());
+  return backend;
+}
+
+async function read(backend: HttpProxyBackend, offset = 0, prefetch = false): Promise<void> {
+  const reader = await backend.open(SUITE_BLOB_ID);
+  const bytes = await reader.read(offset, 100, undefined, { prefetch });
+  assert.ok(Buffer.from(bytes).equals(SUITE_BLOB.subarray(offset, offset + 100)));
+}
+
+test('HttpBackend: a read whose request stalls is sent again, over another connection', async (t) => {
+  const server = await serve(t);
+  const backend = open(t, server, '/a');
+  for (let i = 0; i < 20; i++) await read(backend, i);
+  const requests = server.requests.length;
+  const stalled: unknown[] = [];
+  server.faults.push(({ socket }) => void stalled.push(socket));
+  server.faults.push((request, response) => {
+    assert.notEqual(request.socket, stalled[0]);
+    server.serve(request, response);
+  });
+  await read(backend, 500);
+  assert.deepEqual(backend.meter.metrics('http-proxy').hedge, { requests: 1, wins: 1 });
+  assert.equal(server.requests.length, requests + 2);
+  assert.equal(stalled.length, 1);
+});
+
+test('HttpBackend: a mirror that stalls is left out of the second request', async (t) => {
+  const [origin, mirror] = [await serve(t), await serve(t)];
+  const config = { host: `http://${mirror.host}`, ping_url: '', headers: {}, health_check_interval: 5 };
+  const mirrors = [{ ...config, failure_limit: 5, health_check_pause_elapsed: 300 }];
+  const backend = open(t, origin, '/a', { mirrors });
+  for (let i = 0; i < 20; i++) await read(backend, i);
+  assert.equal(origin.requests.length, 0);
+  mirror.always = stall;
+  await read(backend, 500);
+  assert.equal(origin.requests.length, 1);
+  assert.deepEqual(backend.meter.metrics('http-proxy').hedge, { requests: 1, wins: 1 });
+});
+
+test('HttpBackend: images of one host find an outage once and wait for its end together', async (t) => {
+  const server = await serve(t);
+  const lines: string[] = [];
+  const [one, two] = ['/a', '/b'].map((path) => open(t, server, path, { outage_wait: 60 }, lines));
+  const other = open(t, await serve(t), '/a', { outage_wait: 60 }, lines);
+  assert.ok(one !== undefined && two !== undefined);
+  assert.equal(one.link, two.link);
+  assert.notEqual(one.link, other.link);
+  await read(one);
+  await server.down();
+  const reads = [read(one, 1)];
+  while (!one.isDown) await new Promise((resolve) => void setTimeout(resolve, 5));
+  assert.equal(two.isDown, true);
+  assert.equal(other.isDown, false);
+  reads.push(read(two, 2), read(two, 3));
+  // one that is closed ends its own reads, and no others
+  const third = open(t, server, '/c', { outage_wait: 60 }, lines);
+  const ended = assert.rejects(read(third), /the backend is closed/);
+  await new Promise((resolve) => void setImmediate(resolve));
+  await third.close();
+  await ended;
+  await server.up();
+  await Promise.all(reads);
+  assert.equal(lines.filter((line) => / is down: /.test(line)).length, 1, lines.join('\n'));
+  assert.equal(lines.filter((line) => / is back after /.test(line)).length, 1, lines.join('\n'));
+  assert.equal(two.meter.metrics('').outage?.outages, 1);
+  const { link } = one;
+  await one.close();
+  await two.close();
+  assert.notEqual(open(t, server, '/a').link, link, 'forgotten with its last user');
+});

@@ -1,0 +1,41 @@
+// What this process knows of a host, whichever images ask it: whether it is down, how its network is, how long its answers take. Images
+// of other repositories or buckets share it, so one outage is found and probed once, and one estimate decides for all.
+import type { Logger } from '../../base/log.ts';
+import { BackendError } from '../../base/errors.ts';
+import { Hedge } from './hedge.ts';
+import { Link } from './link.ts';
+import { OutageGate } from './outage.ts';
+
+export interface HostState {
+  readonly link: Link;
+  readonly gate: OutageGate;
+  readonly hedge: Hedge;
+}
+
+const hosts = new Map<string, { state: HostState; users: number }>();
+
+/**
+ * The state of a host; give it back with `releaseHost`.
+ *
+ * @param key  scheme, host and port, and whatever stands between: proxy, mirrors
+ * @param name what messages call it
+ */
+export function acquireHost(key: string, name: string, logger: Logger): HostState {
+  let entry = hosts.get(key);
+  if (entry === undefined) {
+    entry = { state: { link: new Link(), gate: new OutageGate(name, logger), hedge: new Hedge() }, users: 0 };
+    hosts.set(key, entry);
+  }
+  entry.users++;
+  return entry.state;
+}
+
+/** End the use of a host's state; with the last user it is forgotten. */
+export function releaseHost(key: string, state: HostState): void {
+  const entry = hosts.get(key);
+  if (entry?.state !== state || --entry.users > 0) return;
+  hosts.delete(key);
+  const reason = new BackendError('the backend is closed');
+  state.gate.close(reason);
+  state.link.close(reason);
+}
