@@ -61,7 +61,7 @@ describe('Daemon', () => {
     const request = { source: '/j', fsType: 'rafs', older: false, readConfig: () => PARSED };
     await daemon.mountImage({ ...request, mountpoint: '/a/b' });
     await daemon.mountImage({ ...request, mountpoint: '/d', fsType: 'passthrough_fs', source: '/dir' });
-    const shown = daemon.info(true)['backend_collection'] as Record<string, Record<string, unknown>>;
+    const shown = daemon.reports.info(true)['backend_collection'] as Record<string, Record<string, unknown>>;
     assert.deepEqual(
       Object.entries(shown).map(([key, mount]) => [key, mount['backend_type'], mount['config'] === null]),
       [
@@ -70,10 +70,10 @@ describe('Daemon', () => {
         ['/d', 'PassthroughFs', true],
       ],
     );
-    assert.equal(daemon.fsMetrics(undefined), undefined);
-    assert.equal(daemon.fsMetrics('/a/b')?.['id'], '/a/b');
-    assert.deepEqual(daemon.storageMetrics('backend', '/a/b'), { backend_type: 'localfs' });
-    assert.equal(daemon.storageMetrics('backend', '/d'), undefined);
+    assert.equal(daemon.reports.fsMetrics(undefined), undefined);
+    assert.equal(daemon.reports.fsMetrics('/a/b')?.['id'], '/a/b');
+    assert.deepEqual(daemon.reports.storageMetrics('backend', '/a/b'), { backend_type: 'localfs' });
+    assert.equal(daemon.reports.storageMetrics('backend', '/d'), undefined);
     await daemon.unmountImage('/d');
     await daemon.unmountImage('/a/b');
     assert.deepEqual(parts.log.slice(-4), ['detach at /d', 'close /dir', 'detach at /a/b', 'close /j']);

@@ -1,7 +1,7 @@
 // What a daemon serves from the start, chosen from its command line. Source: nydusd.md 1.12, 11.
 import { readFileSync, realpathSync, statSync } from 'node:fs';
 import { UsageError, messageOf } from '../base/errors.ts';
-import { mountInfoOf } from '../serve/fuse/mount-info.ts';
+import { fuseMountOf } from '../serve/fuse/mount-info.ts';
 import { parseConfig, readConfigFile, type ParsedConfig } from '../storage/config-parse.ts';
 
 export interface SourceOptions {
@@ -118,7 +118,7 @@ export function resolveMountpoint(path: string): string {
     throw new UsageError(`mountpoint ${path}: ${messageOf(error)}`, { cause: error, exitCode: 1, hint });
   }
   // a mount that waits for its next daemon would keep us waiting too; what is mounted is a directory
-  if (mountInfoOf(real)?.type.startsWith('fuse') === true) return real;
+  if (fuseMountOf(real) !== undefined) return real;
   try {
     if (!statSync(real).isDirectory()) {
       throw new UsageError(`mountpoint ${path} is not a directory`, {

@@ -6,6 +6,7 @@ import type { Logger } from '../base/log.ts';
 import type {
   AttachOptions,
   DriverInfo,
+  FailoverPolicy,
   FsCounters,
   HandoverPlace,
   ImageInstance,
@@ -18,6 +19,8 @@ import type {
 export interface OverlayCalls {
   mountOverlay(options: { place: string; upperDir: string; workDir: string; writable: boolean }): void;
   unmountOverlay(place: string): void;
+  /** true when one lies there, whoever put it there */
+  isOverlay(place: string): boolean;
 }
 
 export interface OverlaySessionOptions {
@@ -34,10 +37,10 @@ export class OverlaySession<I extends ImageInstance> implements MountSession<I> 
   readonly ended: Promise<void>;
   readonly #inner: MountSession<I>;
   readonly #options: OverlaySessionOptions;
-  /** what was taken over and is covered when it is served */
-  readonly #restored: { at: string; overlay: AttachOptions['overlay'] }[] = [];
   /** covered directories */
   readonly #covered = new Set<string>();
+  /** layers that may lie where a daemon before has put them: looked for when this one serves */
+  readonly #inherited: { at: string; overlay: NonNullable<AttachOptions['overlay']> }[] = [];
 
   constructor(inner: MountSession<I>, options: OverlaySessionOptions) {
     this.#inner = inner;
@@ -102,24 +105,32 @@ export class OverlaySession<I extends ImageInstance> implements MountSession<I> 
     return this.#inner.stop();
   }
 
+  /**
+   * A layer on top is a mount of its own; the configuration in the saved state says that there is one. Over FUSE it stays where it is, over the
+   * kernel's EROFS the next daemon takes it away and puts on its own.
+   */
+  get handover(): MountSession<I>['handover'] {
+    const { handover } = this.#inner;
+    return handover === undefined ? undefined : () => handover();
+  }
+
   restore(place: HandoverPlace, target: MountTarget<I>, options: AttachOptions): void {
     this.#inner.restore?.(place, target, options);
-    this.#restored.push({ at: place.mountpoint, overlay: options.overlay });
+    const { overlay } = options;
+    if (overlay !== undefined) this.#inherited.push({ at: place.mountpoint, overlay });
   }
 
   async resume(): Promise<void> {
     await this.#inner.resume?.();
-    for (const { at, overlay } of this.#restored.splice(0)) await this.#cover(at, overlay);
+    for (const { at, overlay } of this.#inherited.splice(0)) {
+      const place = this.#placeOf(at);
+      if ((await this.#options.calls()).isOverlay(place)) this.#covered.add(place);
+      else await this.#cover(at, overlay);
+    }
   }
 
-  /**
-   * A layer on top is a mount of its own, which no saved state knows. Over the kernel's EROFS the next daemon takes it away and puts on its
-   * own; over FUSE there is no handing over.
-   */
-  get handover(): MountSession<I>['handover'] {
-    const { handover, driver } = this.#inner;
-    if (this.#covered.size > 0 && driver?.name !== 'fanotify') return undefined;
-    return handover === undefined ? undefined : () => handover();
+  async drain(policy: FailoverPolicy): Promise<void> {
+    await this.#inner.drain?.(policy);
   }
 
   counters(at: string): FsCounters {

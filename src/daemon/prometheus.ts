@@ -4,10 +4,10 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { BUCKETS, FOP_COUNT } from '../serve/counters.ts';
 import { versionInfo } from '../base/version.ts';
 import type { ApiResponse } from './api-error.ts';
-import type { Daemon } from './daemon.ts';
+import type { Reports } from './reports.ts';
 
 /** What is read of the daemon. */
-export type MetricsSource = Pick<Daemon, 'info' | 'fsMetrics' | 'storageMetrics' | 'inflight'>;
+export type MetricsSource = Pick<Reports, 'info' | 'fsMetrics' | 'storageMetrics' | 'inflight'>;
 
 type Labels = Readonly<Record<string, string>>;
 type Kind = 'counter' | 'gauge' | 'histogram';

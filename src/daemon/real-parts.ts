@@ -101,7 +101,7 @@ export const realParts: DaemonParts<RafsInstance> = {
     const { isParcel } = await import('../serve/guardian/parcel.ts');
     if (isParcel(fd)) return adoptKernel(options, fd);
     if (before.offered === 0n) throw new UsageError('the daemon before had not been answered by the kernel');
-    return mountSession(FuseSession.adopt(options, fd, before), options.serveOpen);
+    return withLayers(mountSession(FuseSession.adopt(options, fd, before), options.serveOpen), options);
   },
   open: async (options) => {
     storage ??= new SharedStorage();

@@ -113,11 +113,11 @@ export class Router {
   #table(): Routes {
     return {
       '/api/v1/daemon': {
-        GET: this.#get('DaemonInfo', () => this.#daemon.info(true)),
+        GET: this.#get('DaemonInfo', () => this.#daemon.reports.info(true)),
         PUT: this.#logLevel(),
       },
       '/api/v2/daemon': {
-        GET: this.#get('DaemonInfo', () => this.#daemon.info(false)),
+        GET: this.#get('DaemonInfo', () => this.#daemon.reports.info(false)),
         PUT: this.#logLevel(),
       },
       '/api/v1/daemon/events': { GET: this.#get('Events', () => this.#daemon.events.report()) },
@@ -131,18 +131,20 @@ export class Router {
         PUT: this.#mount((request) => this.#daemon.putImage(request)),
         DELETE: this.#unmount(),
       },
-      '/api/v1/metrics': { GET: this.#metrics('GlobalMetrics', (id) => this.#daemon.fsMetrics(id)) },
+      '/api/v1/metrics': { GET: this.#metrics('GlobalMetrics', (id) => this.#daemon.reports.fsMetrics(id)) },
       '/api/v1/metrics/files': {
         GET: this.#metrics('FsFilesMetrics', (id, query) =>
-          this.#daemon.filesMetrics(id, query.get('latest') === 'true'),
+          this.#daemon.reports.filesMetrics(id, query.get('latest') === 'true'),
         ),
       },
-      '/api/v1/metrics/pattern': { GET: this.#metrics('Pattern', (id) => this.#daemon.patternMetrics(id)) },
+      '/api/v1/metrics/pattern': {
+        GET: this.#metrics('Pattern', (id) => this.#daemon.reports.patternMetrics(id)),
+      },
       '/api/v1/metrics/backend': {
-        GET: this.#metrics('BackendMetrics', (id) => this.#daemon.storageMetrics('backend', id)),
+        GET: this.#metrics('BackendMetrics', (id) => this.#daemon.reports.storageMetrics('backend', id)),
       },
       '/api/v1/metrics/blobcache': {
-        GET: this.#metrics('BlobcacheMetrics', (id) => this.#daemon.storageMetrics('blobcache', id)),
+        GET: this.#metrics('BlobcacheMetrics', (id) => this.#daemon.reports.storageMetrics('blobcache', id)),
       },
       '/api/v1/metrics/inflight': { GET: this.#inflight() },
       '/api/v1/config': { GET: this.#settings(), PUT: this.#changeSettings() },
@@ -150,7 +152,7 @@ export class Router {
       '/metrics': {
         GET: {
           body: false,
-          run: async () => (await import('./prometheus.ts')).prometheusAnswer(this.#daemon),
+          run: async () => (await import('./prometheus.ts')).prometheusAnswer(this.#daemon.reports),
         },
       },
     };
@@ -214,7 +216,7 @@ export class Router {
       query: 'mountpoint',
       run: ({ query }) => {
         try {
-          return json(this.#daemon.superMeta(query.get('mountpoint') ?? ''));
+          return json(this.#daemon.reports.superMeta(query.get('mountpoint') ?? ''));
         } catch (error) {
           throw ApiError.wrap('FsBackendInfo', 'MetricsDaemon', error);
         }
@@ -273,7 +275,7 @@ export class Router {
     return {
       body: false,
       run: () => {
-        const busy = this.#daemon.inflight();
+        const busy = this.#daemon.reports.inflight();
         return busy.length === 0 ? NO_CONTENT : json(busy);
       },
     };

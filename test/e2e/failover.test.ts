@@ -2,24 +2,16 @@
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { CheckReaders } from '../support/check-readers.ts';
 import { apiRequest, localConfig, type Daemon } from '../support/daemon.ts';
-import { randomImage, slowFill, type RandomImage } from '../support/erofs-image.ts';
-import {
-  awaitKeeper,
-  command,
-  keeperOf,
-  launch,
-  save,
-  stateOf,
-  takeOver,
-  type LaunchOptions,
-} from '../support/failover.ts';
-import { firstReason, tempDir } from '../support/golden.ts';
+import { slowFill } from '../support/erofs-image.ts';
+import { awaitKeeper, command, keeperOf, launch, save, stateOf, takeOver } from '../support/failover.ts';
+import { guarded, isSleeping, kill, place, start, supervised } from '../support/failover-place.ts';
+import { firstReason } from '../support/golden.ts';
 import { requireFuse } from '../support/prerequisites.ts';
 import { requireProgram } from '../support/programs.ts';
 import { Supervisor } from '../support/supervisor.ts';
@@ -28,54 +20,6 @@ import { mountsBelow, unmountBelow } from '../support/temporary.ts';
 const skip = firstReason(requireFuse(), requireProgram('nydus-image'), requireProgram('nydusd'));
 const ROUNDS = Number(process.env['NYDUS_FAILOVERS'] ?? 2);
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-interface Place {
-  dir: string;
-  mountpoint: string;
-  image: RandomImage;
-}
-
-/** A directory whose mounts and daemons are gone after the test. */
-function place(t: TestContext, files: number, size: number): Place {
-  const dir = tempDir(t);
-  const mountpoint = join(dir, 'mnt');
-  mkdirSync(mountpoint);
-  const image = randomImage(dir, files, size);
-  t.after(() => {
-    unmountBelow(dir);
-    if (!existsSync(dir)) return;
-    for (const name of readdirSync(dir).filter((each) => each.endsWith('.failover'))) {
-      const pid = keeperOf(join(dir, name.slice(0, -'.failover'.length)));
-      if (pid !== undefined && readFileSync(`/proc/${pid}/comm`, 'utf8') === 'sleep\n')
-        process.kill(pid, 'SIGKILL');
-    }
-  });
-  return { dir, mountpoint, image };
-}
-
-/** A daemon that is ended with the test, however that ends. */
-async function start(t: TestContext, options: LaunchOptions): Promise<{ daemon: Daemon; state: string }> {
-  const started = await launch(options);
-  t.after(() => started.daemon.child.kill('SIGKILL'));
-  return started;
-}
-
-/** With an image of its own, and a guardian. */
-function guarded({ dir, mountpoint, image }: Place, more: Partial<LaunchOptions> = {}): LaunchOptions {
-  return {
-    dir,
-    mountpoint,
-    bootstrap: image.bootstrap,
-    config: slowFill(image, join(dir, 'cache')),
-    args: ['--failover-policy', 'resend'],
-    ...more,
-  };
-}
-
-async function kill(daemon: Daemon): Promise<void> {
-  daemon.child.kill('SIGKILL');
-  await daemon.ended;
-}
 
 test(
   `kill -9, ${ROUNDS} times, with a guardian: readers see a pause`,
@@ -108,26 +52,11 @@ test(
   },
 );
 
-function isSleeping(pid: number): boolean {
-  try {
-    return !readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z ');
-  } catch {
-    return false;
-  }
-}
-
-const upgrade = (at: Place, supervisor: Supervisor, n: number, more: string[] = []): LaunchOptions => ({
-  dir: at.dir,
-  mountpoint: at.mountpoint,
-  socket: `api${n}.sock`,
-  args: ['--supervisor', supervisor.path, '--id', 'd1', ...more],
-});
-
 test(`hot upgrade, ${ROUNDS} times: readers see nothing`, { skip, timeout: 600_000 }, async (t) => {
   const at = place(t, 12, 3_000_000);
   const supervisor = new Supervisor(join(at.dir, 'd1.sock'));
   t.after(() => supervisor.close());
-  let { daemon } = await start(t, upgrade(at, supervisor, 0));
+  let { daemon } = await start(t, supervised(at, supervisor, 0));
   const config = JSON.stringify(slowFill(at.image, join(at.dir, 'cache')));
   const body = JSON.stringify({ fs_type: 'rafs', source: at.image.bootstrap, config });
   const mount = (to: Daemon, where: string): Promise<{ status: number; body: string }> =>
@@ -137,7 +66,7 @@ test(`hot upgrade, ${ROUNDS} times: readers see nothing`, { skip, timeout: 600_0
   t.after(() => readers.kill());
   for (let round = 1; round <= ROUNDS; round++) {
     await save(daemon, supervisor);
-    const { daemon: next, state } = await start(t, upgrade(at, supervisor, round, ['--upgrade']));
+    const { daemon: next, state } = await start(t, supervised(at, supervisor, round, ['--upgrade']));
     assert.equal(state, 'INIT');
     await takeOver(next, supervisor);
     assert.equal(await stateOf(next), 'READY');
@@ -350,7 +279,7 @@ test('statuses: before, during and after a takeover', { skip, timeout: 60_000 },
   const at = place(t, 1, 1000);
   const supervisor = new Supervisor(join(at.dir, 'd1.sock'));
   t.after(() => supervisor.close());
-  const { daemon } = await start(t, upgrade(at, supervisor, 0));
+  const { daemon } = await start(t, supervised(at, supervisor, 0));
   const put = async (to: Daemon, path: string): Promise<string> => {
     const { status, body } = await apiRequest(to.apisock, 'PUT', `/api/v1/daemon/${path}`);
     return `${status} ${body}`;
@@ -361,7 +290,7 @@ test('statuses: before, during and after a takeover', { skip, timeout: 60_000 },
   );
   assert.match(await put(daemon, 'fuse/takeover'), /^400 .*UnexpectedEvent\(\\"Takeover\\"\)/);
   await save(daemon, supervisor);
-  const { daemon: next } = await start(t, upgrade(at, supervisor, 1, ['--upgrade']));
+  const { daemon: next } = await start(t, supervised(at, supervisor, 1, ['--upgrade']));
   assert.deepEqual(
     [await put(next, 'fuse/sendfd'), await put(next, 'start')],
     [
@@ -379,7 +308,7 @@ test('statuses: before, during and after a takeover', { skip, timeout: 60_000 },
   await next.stop();
   // nonsense in the place of a state
   supervisor.state = Buffer.from('no state at all');
-  const { daemon: lost } = await start(t, upgrade(at, supervisor, 2, ['--upgrade']));
+  const { daemon: lost } = await start(t, supervised(at, supervisor, 2, ['--upgrade']));
   const sent = supervisor.send();
   assert.match(await put(lost, 'fuse/takeover'), /^500 .*UpgradeManager\(.*saved state\.size/);
   await sent;

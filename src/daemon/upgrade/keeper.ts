@@ -5,7 +5,7 @@ import { messageOf, UsageError } from '../../base/errors.ts';
 import { MAX_CONFIG_SIZE } from '../../base/limits.ts';
 import type { Logger } from '../../base/log.ts';
 import { lockForProcess } from '../../native/descriptor.ts';
-import { mountInfoOf } from '../../serve/fuse/mount-info.ts';
+import { fuseMountOf } from '../../serve/fuse/mount-info.ts';
 import {
   bootId,
   endGuardian,
@@ -59,8 +59,8 @@ function readRecord(path: string): KeeperRecord | undefined {
 }
 
 function deviceAt(mountpoint: string): string | undefined {
-  const info = mountInfoOf(mountpoint);
-  return info?.type.startsWith('fuse') === true ? `${info.major}:${info.minor}` : undefined;
+  const info = fuseMountOf(mountpoint);
+  return info === undefined ? undefined : `${info.major}:${info.minor}`;
 }
 
 function isAliveFormer({ former }: KeeperRecord): boolean {
@@ -147,7 +147,9 @@ export class Keeper {
   /** Keep this connection, in the place of what was kept before. @param fd stays the caller's */
   async hold(fd: number): Promise<void> {
     this.#held = fd;
-    await this.#replace();
+    // whoever ends this waits for it: a process that is just being started would stay behind
+    this.#starting = this.#replace();
+    await this.#starting;
   }
 
   async #replace(): Promise<void> {

@@ -18,7 +18,7 @@ import {
   MS_RDONLY,
   unmount,
 } from '../../native/mount.ts';
-import { mountInfoOf } from './mount-info.ts';
+import { fuseMountOf } from './mount-info.ts';
 
 const { EPERM, EINVAL, ENOENT } = constants.errno;
 
@@ -181,7 +181,7 @@ export async function unmountDevice(mountpoint: string): Promise<boolean> {
  */
 export function raiseReadAhead(mountpoint: string, bytes: number): void {
   try {
-    const info = mountInfoOf(mountpoint);
+    const info = fuseMountOf(mountpoint);
     if (info?.type !== 'fuse') return;
     const setting = `/sys/class/bdi/${info.major}:${info.minor}/read_ahead_kb`;
     if (Number(readFileSync(setting, 'latin1')) * 1024 < bytes) writeFileSync(setting, String(bytes / 1024));

@@ -14,7 +14,7 @@ import type { PseudoNode } from '../pseudo/pseudo-tree.ts';
 import { READ_AHEAD, ROOT_NODEID } from '../opcodes.ts';
 import { Accounting, type MountAccounting } from './accounting.ts';
 import { cloneDevice, mountDevice, raiseReadAhead, unmountDevice } from './device.ts';
-import { mountInfoOf } from './mount-info.ts';
+import { fuseMountOf } from './mount-info.ts';
 import { drainConnection } from './drain.ts';
 import { MissReader, type InFlight } from './miss-reader.ts';
 import {
@@ -494,7 +494,7 @@ export class FuseSession {
 
   /** Device number of the mount as the kernel names the connection: `major << 20 | minor`. */
   get connectionId(): number {
-    const info = mountInfoOf(this.mountpoint);
+    const info = fuseMountOf(this.mountpoint);
     return info === undefined ? 0 : info.major * 0x10_0000 + info.minor;
   }
 

@@ -1,6 +1,7 @@
 // A writable layer over what is mounted: the kernel's own overlayfs, put on top of it. Decision 0004.
 import { messageOf, UsageError } from '../../base/errors.ts';
 import { makeDirectories } from '../../base/make-directories.ts';
+import { mountInfoOf } from '../fuse/mount-info.ts';
 import { isAlive, startTimeOf } from '../guardian/guardian.ts';
 import {
   MNT_DETACH,
@@ -52,6 +53,11 @@ export function mountOverlay(options: OverlayOptions): void {
 /** Take it away, also while files are open on it. */
 export function unmountOverlay(place: string): void {
   unmount(place, MNT_DETACH);
+}
+
+/** True when one of ours lies there, put there by this daemon or by one before it. */
+export function isOverlay(place: string): boolean {
+  return mountInfoOf(place)?.source.split(':')[0] === SOURCE;
 }
 
 /** Whether the mount of a source was made by a daemon that is gone. */
