@@ -50,7 +50,7 @@ export function checkCache(cache: CacheConfig, version: 5 | 6): void {
  *
  * @throws UsageError EINVAL  there is no key, or it is none
  */
-function sealOf(cache: CacheConfig): Seal | undefined {
+export function sealOf(cache: CacheConfig): Seal | undefined {
   const { filecache } = cache;
   if (filecache === null || !filecache.enable_encryption || cache.compressed) return undefined;
   if (filecache.enable_convergent_encryption) return { key: undefined };

@@ -5,11 +5,17 @@ import type { Logger } from '../base/log.ts';
 import { addressOf, preadFull } from '../native/file-io.ts';
 import type { BlobCache } from '../storage/cache/blob-cache.ts';
 import type { CachedBlob } from '../storage/cache/cache-dir.ts';
+import type { ChunkTable } from '../storage/cache/chunk-table.ts';
+import type { Seal } from '../storage/cache/decode.ts';
+import { decodeJob } from '../storage/cache/decode-plan.ts';
 import { DecodePool } from '../storage/cache/decode-pool.ts';
+import { rangeOf } from '../storage/cache/fetch-plan.ts';
 import { isVerified } from '../storage/cache/kept-chunks.ts';
 import { CacheMeter } from '../storage/cache/meter.ts';
 import { openBlob } from '../storage/cache/open-blob.ts';
+import { SealedTable } from '../storage/cache/sealed-table.ts';
 import { effectiveBlobId } from './blob-id.ts';
+import type { BlobInfo } from '../format/image.ts';
 import type { OpenedBootstrap } from './open.ts';
 
 export interface VerifiedBlob {
@@ -21,12 +27,16 @@ export interface VerifiedBlob {
   problem?: string;
 }
 
-/** @returns one entry for each blob of the image that the directory has a chunk map of */
+/**
+ * @param seal how the cache files are encrypted; undefined when they are not
+ * @returns one entry for each blob of the image that the directory has a chunk map of
+ */
 export async function verifyCache(
   bootstrap: OpenedBootstrap,
   workDir: string,
   cached: readonly CachedBlob[],
   logger: Logger,
+  seal?: Seal,
 ): Promise<VerifiedBlob[]> {
   const { image, path } = bootstrap;
   const results: VerifiedBlob[] = [];
@@ -35,17 +45,13 @@ export async function verifyCache(
     const blobId = effectiveBlobId(blob, path);
     const there = cached.find((each) => each.blobId === blobId);
     if (there === undefined || blob.chunkCount === 0 || there.ready === 0) continue;
-    if (!there.files.some((file) => file.endsWith('.blob.data'))) {
-      const problem = 'a compressed cache: each read verifies what it takes';
-      results.push({ blobId, checked: 0, damaged: 0, problem });
-      continue;
-    }
+    const raw = !there.files.some((file) => file.endsWith('.blob.data'));
     try {
       const options = { image, blob, blobId, count: blob.chunkCount, reader: undefined, workDir };
-      const how = { raw: false, indexedMap: true, validate: true, pool, meter: new CacheMeter(), logger };
-      const { cache } = openBlob({ ...options, ...how });
+      const how = { raw, indexedMap: true, validate: true, pool, meter: new CacheMeter(), logger };
+      const { cache } = openBlob({ ...options, ...how, seal: raw ? undefined : seal });
       try {
-        results.push(await verifyBlob(cache, blob.digester));
+        results.push(await verifyBlob(cache, blob, pool, seal));
       } finally {
         await cache.close();
       }
@@ -57,25 +63,60 @@ export async function verifyCache(
   return results;
 }
 
+/** Says whether a chunk of a cache file is what the image says. */
+type Check = (index: number) => Promise<boolean>;
+
+function plainCheck({ data }: BlobCache, table: ChunkTable, { digester }: BlobInfo): Check {
+  return (index) => {
+    const bytes = new Uint8Array(table.plainSize(index));
+    const got = preadFull(data?.fd ?? -1, addressOf(bytes), bytes.length, table.plainOffset(index));
+    return Promise.resolve(got === bytes.length && isVerified(table, index, digester, bytes));
+  };
+}
+
+/** Compressed and encrypted files: as a read does it. */
+function decodedCheck(
+  { mode, data, map }: BlobCache,
+  table: ChunkTable,
+  { compressor, digester }: BlobInfo,
+  pool: DecodePool,
+  seal: Seal | undefined,
+): Check {
+  const opens = mode === 'sealed';
+  const stored = opens ? new SealedTable(table) : table;
+  const source = { sourceFd: data?.fd ?? -1, stored: undefined, opens, seal };
+  const target = { target: 'memory', dataFd: -1, ready: map.ready } as const;
+  return async (index) => {
+    const how = { compressor, digester, wanted: new Set([index]), ...source, ...target };
+    const { plain } = await pool.run(decodeJob(stored, rangeOf(stored, [index]), how), false);
+    return plain.has(index);
+  };
+}
+
 async function verifyBlob(
   cache: BlobCache,
-  digester: Parameters<typeof isVerified>[2],
+  blob: BlobInfo,
+  pool: DecodePool,
+  seal: Seal | undefined,
 ): Promise<VerifiedBlob> {
-  const { map, data, blobId } = cache;
+  const { map, data, blobId, mode } = cache;
   const table = await cache.table();
+  const check =
+    mode === 'plain' ? plainCheck(cache, table, blob) : decodedCheck(cache, table, blob, pool, seal);
   const damaged: number[] = [];
   let checked = 0;
   for (let index = 0; index < map.count; index++) {
     if (!map.isReadyInFile(index) || data === undefined) continue;
     checked++;
-    const bytes = new Uint8Array(table.plainSize(index));
-    const got = preadFull(data.fd, addressOf(bytes), bytes.length, table.plainOffset(index));
-    if (got === bytes.length && isVerified(table, index, digester, bytes)) map.mark(index);
+    if (await check(index)) map.mark(index);
     else damaged.push(index);
     if (checked % 64 === 0) await new Promise((resolve) => void setImmediate(resolve));
   }
   if (damaged.length === checked && checked > 0) {
-    const problem = 'not one chunk is what the image says: an encrypted cache, or of another image';
+    const problem =
+      seal === undefined
+        ? 'not one chunk is what the image says: an encrypted cache, which needs --config, or of another image'
+        : 'not one chunk is what the image says: encrypted with another key, or of another image';
     return { blobId, checked, damaged: damaged.length, problem };
   }
   for (const index of damaged) map.forget(index);

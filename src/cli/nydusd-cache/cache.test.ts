@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { closeSync, openSync, readdirSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
@@ -95,3 +95,65 @@ test('nydusd cache: what is wrong is said, with the next step', async (t) => {
   const help = await run('cache', 'gc', '--help');
   assert.match(help.out, /nydusd cache gc --work-dir \/var\/lib\/nydus\/cache --max-size 10GiB/);
 });
+
+const encryption_key = '0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20';
+const kinds = [
+  ['compressed', { cache: { compressed: true } }, 'raw'],
+  ['encrypted with one key', { filecache: { enable_encryption: true, encryption_key } }, 'data'],
+  [
+    'encrypted with a key for each chunk',
+    { filecache: { enable_encryption: true, enable_convergent_encryption: true } },
+    'data',
+  ],
+] as const;
+
+for (const [kind, options, suffix] of kinds) {
+  test(`nydusd cache verify: a cache that is ${kind}`, async (t) => {
+    const dir = tempDir(t);
+    const data = sampleData(400_000, 6);
+    const image = makeImage(dir, [{ name: 'big', data }], { version: 6, compressor: 'zstd' });
+    const workDir = join(dir, 'cache');
+    const config = instanceConfig({ blobDir: image.blobDir, workDir, ...options });
+    const open = (): Promise<RafsInstance> =>
+      RafsInstance.open({
+        bootstrap: image.bootstrap,
+        id: 'cli',
+        logger: silentLogger,
+        config,
+        decodeThreads: 0,
+      });
+    const instance = await open();
+    await readWhole(instance, '/big');
+    await instance.close();
+    const file = join(dir, 'config.json');
+    writeFileSync(file, JSON.stringify(config));
+    const args = ['--work-dir', workDir, '-B', image.bootstrap, '--output', 'json'];
+    const verify = async (...more: string[]): Promise<unknown> =>
+      JSON.parse((await run('cache', 'verify', ...args, ...more)).out);
+    const good = [{ blob: image.blobId, checked: 7, damaged: 0 }];
+    assert.deepEqual(await verify('--config', file), good);
+    if (suffix === 'data') {
+      // without the key, or with another, nothing is forgotten
+      const problem = /^not one chunk is what the image says/;
+      const wrong = join(dir, 'wrong.json');
+      const filecache = { ...config.cache?.filecache, encryption_key: encryption_key.replace('01', '09') };
+      const other = { ...filecache, enable_convergent_encryption: false };
+      writeFileSync(wrong, JSON.stringify({ ...config, cache: { ...config.cache, filecache: other } }));
+      for (const more of [[], ['--config', wrong]]) {
+        const [result] = (await verify(...more)) as { checked: number; problem: string }[];
+        assert.equal(result?.checked, 7);
+        assert.match(result.problem, problem);
+      }
+      assert.deepEqual(await verify('--config', file), good);
+    } else assert.deepEqual(await verify(), good, 'no key is needed');
+    const fd = openSync(join(workDir, `${image.blobId}.blob.${suffix}`), 'r+');
+    const at = suffix === 'raw' ? (image.chunks[3]?.offset ?? 0) + 50 : 65536 * 3 + 9;
+    writeSync(fd, 'wrong', at);
+    closeSync(fd);
+    assert.deepEqual(await verify('--config', file), [{ blob: image.blobId, checked: 7, damaged: 1 }]);
+    assert.deepEqual(await verify('--config', file), [{ blob: image.blobId, checked: 6, damaged: 0 }]);
+    const again = await open();
+    assert.ok((await readWhole(again, '/big')).equals(data));
+    await again.close();
+  });
+}

@@ -1,6 +1,11 @@
 // `nydusd cache verify`: reads what is cached of images and compares it with their digests.
+import { readFileSync } from 'node:fs';
+import { messageOf, UsageError } from '../../base/errors.ts';
+import { sealOf } from '../../rafs/open-blobs.ts';
 import { openBootstrap } from '../../rafs/open.ts';
 import { verifyCache, type VerifiedBlob } from '../../rafs/verify-cache.ts';
+import type { Seal } from '../../storage/cache/decode.ts';
+import { parseConfig } from '../../storage/config-parse.ts';
 import { command } from '../command.ts';
 import { tableText } from '../table.ts';
 import { cacheOptions, print, readCacheDir } from './shared.ts';
@@ -11,6 +16,19 @@ const COLUMNS = [
   { title: 'DAMAGED', right: true },
   { title: 'RESULT' },
 ];
+
+/** How a daemon with this configuration encrypts its cache. The key is not an option: others would see it in the list of processes. */
+function sealFrom(path: string | undefined): Seal | undefined {
+  if (path === undefined) return undefined;
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new UsageError(`cannot read the configuration ${path}: ${messageOf(error)}`, { exitCode: 1 });
+  }
+  const { cache } = parseConfig(text).config;
+  return cache === null ? undefined : sealOf(cache);
+}
 
 function resultText({ damaged, problem }: VerifiedBlob): string {
   if (problem !== undefined) return problem;
@@ -32,6 +50,12 @@ export const verify = command({
       value: 'FILE',
       help: 'bootstrap of an image, which has the digests; may be given several times',
     },
+    config: {
+      type: 'string',
+      short: 'C',
+      value: 'FILE',
+      help: 'configuration of the daemon, for the key of an encrypted cache',
+    },
   },
   examples: ['nydusd cache verify --work-dir /var/lib/nydus/cache --bootstrap ./bootstrap'],
   run: async (ctx, values) => {
@@ -40,10 +64,12 @@ export const verify = command({
     const warn = (message: string): void => void ctx.stderr.write(`${message}\n`);
     const logger = { error: warn, warn, info: warn, debug: () => {}, trace: () => {} };
     const results = new Map<string, VerifiedBlob>();
+    const seal = sealFrom(values.config);
     for (const path of values.bootstrap) {
       const bootstrap = openBootstrap(path);
       try {
-        for (const blob of await verifyCache(bootstrap, dir, cached, logger)) results.set(blob.blobId, blob);
+        for (const blob of await verifyCache(bootstrap, dir, cached, logger, seal))
+          results.set(blob.blobId, blob);
       } finally {
         bootstrap.close();
       }
