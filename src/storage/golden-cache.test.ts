@@ -1,22 +1,28 @@
 // Cache directories of upstream daemons: what they say is ready is used and not fetched again, what is missing is fetched,
 // the bytes are right; and an empty directory after the same reads has the same chunks. Source: golden/README.md section 4.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   closeSync,
   copyFileSync,
   existsSync,
+  mkdirSync,
+  mkdtempSync,
   openSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   writeSync,
   ftruncateSync,
 } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
-import { goldenDir, goldenPath, skipUnlessGolden } from '../../test/support/golden.ts';
+import { goldenDir, goldenPath, prepareTarInput, skipUnlessGolden } from '../../test/support/golden.ts';
+import { nydusImage } from '../../test/support/programs.ts';
 import { tempDir } from '../../test/support/temporary.ts';
 import { instanceConfig } from '../../test/conformance/instance-config.ts';
 import { RafsInstance } from '../rafs/instance.ts';
@@ -55,8 +61,32 @@ interface RunState {
   };
 }
 
-/** Runs of kinds that come with later issues (issue 3, section 7); amp-v6none: its blob is not stored. */
-const EXEMPT = /^(v6enc-|zran-|amp-v6none-)/;
+/** Runs of kinds that come with later issues (issue 3, section 7). */
+const EXEMPT = /^(v6enc-|zran-)/;
+
+/** Images whose blob is not stored, and their inputs: ours is the same to the byte, which its id confirms. */
+const REBUILT: Record<string, string> = { 'images/text-v6-none': 'text' };
+const rebuilt = new Map<string, string>();
+
+/** The directory with the blobs of a run's image. */
+function blobDirOf(image: string): string {
+  const stored = join(goldenDir() ?? '', 'cache', image, 'blobs');
+  const input = REBUILT[image];
+  if (existsSync(stored) || input === undefined) return stored;
+  const known = rebuilt.get(image);
+  if (known !== undefined) return known;
+  const dir = mkdtempSync(join(tmpdir(), 'nydus-test-'));
+  process.once('exit', () => rmSync(dir, { recursive: true, force: true }));
+  const [tar, blobs] = [join(dir, 'tar'), join(dir, 'blobs')];
+  prepareTarInput(input, tar);
+  mkdirSync(join(dir, 'tree'));
+  assert.equal(spawnSync('tar', ['-xf', tar, '-C', join(dir, 'tree')]).status, 0);
+  mkdirSync(blobs);
+  const how = ['create', '--fs-version', '6', '--chunk-size', '0x10000', '--compressor', 'none'];
+  nydusImage([...how, '--blob-dir', blobs, '-B', join(dir, 'boot'), join(dir, 'tree')]);
+  rebuilt.set(image, blobs);
+  return blobs;
+}
 
 function runs(): string[] {
   const dir = goldenPath('cache');
@@ -107,7 +137,7 @@ function hasData(name: string, state: RunState): boolean {
 function configOf(state: RunState, workDir: string): ConfigV2 {
   const { device, amplify_io, digest_validate, fs_prefetch } = state.config;
   return instanceConfig({
-    blobDir: join(goldenDir() ?? '', 'cache', state.image, 'blobs'),
+    blobDir: blobDirOf(state.image),
     workDir,
     cache: { compressed: device.cache.compressed === true, validate: device.cache.validate === true },
     filecache: device.cache.config,
@@ -201,7 +231,7 @@ for (const name of runs()) {
     const instance = await openRun(state, dir);
     const { image } = instance;
     const ready = new Set(map?.ready_chunks ?? []);
-    const blobDir = join(goldenDir() ?? '', 'cache', state.image, 'blobs');
+    const blobDir = blobDirOf(state.image);
     assert.ok(readdirSync(blobDir).length > 0);
     const before = instance.metrics().backend.read_amount_total;
     const ref = {
