@@ -1,5 +1,6 @@
 // One HTTP request with limits of time and size, over pools of connections. undici is loaded at the first request:
 // it costs 65 ms that a run without a registry does not need. Failures become RegistryErrors that say how far it got.
+import type { SecureContext } from 'node:tls';
 import type { Agent, Dispatcher } from 'undici';
 import { FormatError, messageOf, NydusError, RegistryError } from '../base/errors.ts';
 import { redactUrl } from './redact.ts';
@@ -21,8 +22,10 @@ export interface HttpRequest {
 
 export interface HttpOptions {
   skipVerify?: boolean;
-  /** PEM certificates that are trusted beside those of the system */
+  /** PEM certificates that are trusted beside those that come with Node */
   ca?: readonly string[];
+  /** trust what the system trusts, too: its store, or what SSL_CERT_FILE and SSL_CERT_DIR name */
+  systemCa?: boolean;
   /** until a connection stands, 0 = no limit */
   connectTimeoutMs?: number;
   /** from the request to the headers of the answer, 0 = no limit */
@@ -40,6 +43,7 @@ const DEFAULTS: Required<HttpOptions> = {
   socketPath: undefined,
   skipVerify: false,
   ca: [],
+  systemCa: false,
   connectTimeoutMs: 10_000,
   headersTimeoutMs: 30_000,
   idleTimeoutMs: 30_000,
@@ -112,7 +116,7 @@ function explain(error: unknown, secure: boolean, options: Required<HttpOptions>
     return {
       ...failure(
         `the TLS certificate is not trusted (${code})`,
-        'add the CA certificate, or skip verification',
+        'name the CA certificate (nydusify: SSL_CERT_FILE, nydusd: ca_cert_files), or skip verification',
       ),
       retryable: false,
     };
@@ -208,8 +212,10 @@ export class HttpAnswer {
 /** Pools of connections with one set of TLS and time options. */
 export class HttpClient {
   readonly #options: Required<HttpOptions>;
-  #direct: Promise<Agent> | undefined;
+  /** by whether they speak TLS: certificates are read for those alone */
+  readonly #direct = new Map<boolean, Promise<Agent>>();
   readonly #tunnels = new Map<string, Promise<Dispatcher>>();
+  #context: SecureContext | undefined;
   #closed = false;
 
   constructor(options: HttpOptions = {}) {
@@ -271,7 +277,8 @@ export class HttpClient {
   ): Promise<Dispatcher.ResponseData> {
     const { url, proxy } = request;
     const path = url.pathname + url.search;
-    if (proxy === undefined) return (await this.#agent()).request({ ...options, origin: url.origin, path });
+    if (proxy === undefined)
+      return (await this.#agent(url.protocol)).request({ ...options, origin: url.origin, path });
     if (url.protocol === 'https:') {
       return (await this.#tunnel(proxy)).request({ ...options, origin: url.origin, path });
     }
@@ -285,13 +292,23 @@ export class HttpClient {
       const pair = `${decodeURIComponent(at.username)}:${decodeURIComponent(at.password)}`;
       headers['proxy-authorization'] = `Basic ${Buffer.from(pair).toString('base64')}`;
     }
-    return (await this.#agent()).request({ ...options, headers, origin: at.origin, path: url.origin + path });
+    return (await this.#agent(at.protocol)).request({
+      ...options,
+      headers,
+      origin: at.origin,
+      path: url.origin + path,
+    });
   }
 
-  #agent(): Promise<Agent> {
-    this.#direct ??= loadUndici().then(({ Agent }) => new Agent(this.#pool()));
+  #agent(protocol: string): Promise<Agent> {
     if (this.#closed) return Promise.reject(new Error('the connections are closed'));
-    return this.#direct;
+    const secure = protocol === 'https:';
+    let agent = this.#direct.get(secure);
+    if (agent === undefined) {
+      agent = loadUndici().then(({ Agent }) => new Agent(this.#pool(secure)));
+      this.#direct.set(secure, agent);
+    }
+    return agent;
   }
 
   #tunnel(proxy: string): Promise<Dispatcher> {
@@ -299,27 +316,44 @@ export class HttpClient {
     if (tunnel === undefined) {
       tunnel = loadUndici().then(
         ({ ProxyAgent }) =>
-          new ProxyAgent({ ...this.#pool(), uri: proxy, requestTls: this.#tls(), proxyTls: this.#tls() }),
+          new ProxyAgent({
+            ...this.#pool(true),
+            uri: proxy,
+            requestTls: this.#tls(true),
+            proxyTls: this.#tls(true),
+          }),
       );
       this.#tunnels.set(proxy, tunnel);
     }
     return tunnel;
   }
 
-  #tls(): { ca?: string[]; rejectUnauthorized: boolean; timeout: number } {
-    const { ca, skipVerify, connectTimeoutMs } = this.#options;
-    const roots = (): readonly string[] => process.getBuiltinModule('node:tls').rootCertificates;
+  /** What is trusted, read once for all connections; undefined: what Node trusts. */
+  #trusted(): SecureContext | undefined {
+    const { ca, systemCa } = this.#options;
+    if (ca.length === 0 && !systemCa) return undefined;
+    if (this.#context !== undefined) return this.#context;
+    const tls = process.getBuiltinModule('node:tls');
+    const system = systemCa ? tls.getCACertificates('system') : [];
+    // the default ones hold those of NODE_EXTRA_CA_CERTS
+    const all = new Set([...tls.getCACertificates('default'), ...system, ...ca]);
+    return (this.#context = tls.createSecureContext({ ca: [...all] }));
+  }
+
+  #tls(secure: boolean): { secureContext?: SecureContext; rejectUnauthorized: boolean; timeout: number } {
+    const { skipVerify, connectTimeoutMs } = this.#options;
+    const secureContext = secure && !skipVerify ? this.#trusted() : undefined;
     return {
-      ...(ca.length === 0 ? {} : { ca: [...roots(), ...ca] }),
+      ...(secureContext === undefined ? {} : { secureContext }),
       rejectUnauthorized: !skipVerify,
       timeout: connectTimeoutMs,
     };
   }
 
-  #pool(): Agent.Options {
+  #pool(secure: boolean): Agent.Options {
     const { connections, headersTimeoutMs, idleTimeoutMs, socketPath } = this.#options;
     return {
-      connect: socketPath === undefined ? this.#tls() : { ...this.#tls(), socketPath },
+      connect: socketPath === undefined ? this.#tls(secure) : { ...this.#tls(secure), socketPath },
       connections,
       pipelining: 1,
       keepAliveTimeout: 30_000,
@@ -332,7 +366,7 @@ export class HttpClient {
   /** End every connection; requests that are under way fail. */
   async close(): Promise<void> {
     this.#closed = true;
-    const all = [this.#direct, ...this.#tunnels.values()];
-    await Promise.all(all.map(async (one) => (await one)?.destroy()));
+    const all = [...this.#direct.values(), ...this.#tunnels.values()];
+    await Promise.all(all.map(async (one) => (await one).destroy()));
   }
 }

@@ -25,6 +25,8 @@ export interface TransportOptions {
   plainHttp?: boolean;
   /** PEM certificates trusted beside those of the system */
   ca?: readonly string[];
+  /** trust what the system trusts, too */
+  systemCa?: boolean;
   /** tries of one request, default 5 */
   attempts?: number;
   connectTimeoutMs?: number;
@@ -79,6 +81,7 @@ export class RegistryTransport {
     this.#http = new HttpClient({
       skipVerify: options.insecure === true,
       ca: options.ca ?? [],
+      systemCa: options.systemCa === true,
       connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
       headersTimeoutMs: options.headersTimeoutMs ?? 60_000,
       idleTimeoutMs: options.idleTimeoutMs ?? 30_000,

@@ -1,12 +1,9 @@
 // nydusify with Debian's docker-registry, TLS and htpasswd: copy, convert, check; skopeo and umoci read back what it pushed.
 import assert from 'node:assert/strict';
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { connect, createServer } from 'node:net';
-import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import {
   BLOB,
   fatalOf,
@@ -17,60 +14,22 @@ import {
   type Ended,
   type Manifest,
 } from '../e2e/nydusify-sample.ts';
-import { findProgram, firstReason, requireFuse, requirePeer, requireRoot } from '../support/prerequisites.ts';
+import { dockerRegistry, HTPASSWD, makeCertificate } from '../support/docker-registry.ts';
+import { firstReason, requireFuse, requirePeer, requireRoot } from '../support/prerequisites.ts';
 import { tempDir } from '../support/temporary.ts';
 
-/** bcrypt of `pa:ss`, as htpasswd writes it */
-const HTPASSWD = 'user:$2b$04$SXFTzptYbk7k9t9gq78qLeWs/iNwQMk8HSZuxwLk1Ojb5zNLz/71G\n';
 const skip = firstReason(
   requireRoot(),
   requireFuse(),
   ...['docker-registry', 'openssl', 'skopeo', 'umoci', 'tar'].map(requirePeer),
 );
 
-function answers(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(port, '127.0.0.1', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.on('error', () => resolve(false));
-  });
-}
-
 /** A registry with a certificate that nobody signed, and one user. @returns host:port */
-async function registry(t: TestContext, dir: string): Promise<string> {
-  const [key, cert] = [join(dir, 'key.pem'), join(dir, 'cert.pem')];
-  const kind = '-newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1';
-  assert.equal(
-    spawnSync('openssl', ['req', '-x509', ...kind.split(' '), '-keyout', key, '-out', cert]).status,
-    0,
-  );
+function registry(t: TestContext, dir: string): Promise<string> {
+  const { keyFile, certFile } = makeCertificate(dir);
   writeFileSync(join(dir, 'htpasswd'), HTPASSWD);
-  const probe = createServer();
-  await new Promise<void>((resolve) => void probe.listen(0, '127.0.0.1', resolve));
-  const { port } = probe.address() as AddressInfo;
-  await new Promise((resolve) => probe.close(resolve));
-  const config = [
-    'version: 0.1',
-    'log: {level: error}',
-    `storage: {filesystem: {rootdirectory: ${dir}/registry}}`,
-    `http: {addr: "127.0.0.1:${port}", tls: {certificate: ${cert}, key: ${key}}}`,
-    `auth: {htpasswd: {realm: test, path: ${dir}/htpasswd}}`,
-  ];
-  writeFileSync(join(dir, 'config.yml'), config.join('\n'));
-  const program = findProgram('docker-registry') ?? '';
-  const child = spawn(program, ['serve', join(dir, 'config.yml')], { stdio: 'ignore' });
-  const ended = new Promise((resolve) => child.on('exit', resolve));
-  t.after(async () => {
-    child.kill('SIGKILL');
-    await ended;
-  });
-  while (child.exitCode === null) {
-    if (await answers(port)) return `127.0.0.1:${port}`;
-    await sleep(20);
-  }
-  throw new Error(`docker-registry ended with ${child.exitCode}`);
+  const auth = `auth: {htpasswd: {realm: test, path: ${dir}/htpasswd}}`;
+  return dockerRegistry(t, dir, [auth], `, tls: {certificate: ${certFile}, key: ${keyFile}}`);
 }
 
 test(

@@ -33,6 +33,15 @@ export function requirePeer(command: string): string | false {
   return findProgram(command) === undefined ? missing(`${command} is not installed`) : false;
 }
 
+/** Folder of upstream's Rust programs, nydus 2.2.0; docs/measured.md says how they are built. */
+export const RUST_PEER = process.env['PEER'] ?? '/opt/nydus-peer/bin';
+
+/** Value for `skip` of a test with upstream's builder. It comes from no registry of packages: never a failure in CI. */
+export function rustBuilderMissing(): string | false {
+  const path = join(RUST_PEER, 'nydus-image');
+  return existsSync(path) ? false : `no ${path}: docs/measured.md says how to build it`;
+}
+
 /** Value for `skip` of a test that needs root (devices, owners, mount). */
 export function requireRoot(): string | false {
   return process.getuid?.() === 0 ? false : missing('needs root');

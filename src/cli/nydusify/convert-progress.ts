@@ -70,11 +70,15 @@ async function barView(ctx: NydusifyContext): Promise<ConvertView> {
     barsize: 24,
   });
   const byLayer = new Map<string, ReturnType<typeof bars.create>>();
+  const last: string[] = [];
   return {
     update: (event) => {
       if (event.event !== 'layer') {
         const line = eventLine(event);
-        if (line !== undefined) bars.log(`${line}\n`);
+        if (line === undefined) return;
+        // what says how it ended stands below the bars
+        if (event.event === 'done' || event.event === 'saved') last.push(line);
+        else bars.log(`${line}\n`);
         return;
       }
       const name = shortDigest(event.digest);
@@ -88,9 +92,13 @@ async function barView(ctx: NydusifyContext): Promise<ConvertView> {
       const at = event.state === 'converting' ? Math.min(event.done, bar.getTotal()) : bar.getTotal();
       const text = done ? `${showBytes(event.size)} -> ${showBytes(event.targetSize)}` : event.state;
       bar.update(at, { name, text });
-      if (done) bar.stop();
     },
-    stop: () => bars.stop(),
+    stop: () => {
+      // lines that came since the last drawing
+      bars.update();
+      bars.stop();
+      for (const line of last) ctx.stderr.write(`${line}\n`);
+    },
   };
 }
 

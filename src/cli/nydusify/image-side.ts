@@ -75,6 +75,7 @@ async function registrySection(
   const found = await new DockerCredentials({ env: ctx.env as NodeJS.ProcessEnv }).lookup(reference.host);
   const { username = '', password = '' } = (found ?? {}) as { username?: string; password?: string };
   const proxy = proxySection(ctx.env, scheme);
+  const ca = scheme === 'https' ? (ctx.env['SSL_CERT_FILE'] ?? '') : '';
   return {
     type: 'registry',
     config: {
@@ -85,6 +86,7 @@ async function registrySection(
         ? {}
         : { auth: Buffer.from(`${username}:${password}`).toString('base64') }),
       skip_verify: side.insecure,
+      ...(ca === '' ? {} : { ca_cert_files: [resolve(ca)] }),
       ...(proxy === undefined ? {} : { proxy }),
     },
   };

@@ -26,7 +26,9 @@ export const nydusify = program({
   summary: 'Convert container images into nydus images',
   description:
     'Flags stand before arguments, with one dash or two; those of the program stand before the command. A flag that ' +
-    'names a variable in brackets takes its value from the environment where the command line has none.',
+    'names a variable in brackets takes its value from the environment where the command line has none. Credentials of ' +
+    "registries are those of docker login. A private CA is trusted when the system's store has it, or when SSL_CERT_FILE names " +
+    'its certificate.',
   options: shownOptions(globalFlags),
   subcommands: {
     convert: {

@@ -19,6 +19,7 @@ export async function openTransport(
     host: parseReference(reference).host,
     plainHttp: options.plainHttp === true,
     insecure: options.insecure,
+    systemCa: true,
     credentials: new DockerCredentials({ env: ctx.env as NodeJS.ProcessEnv }),
     logger: ctx.log,
   });
