@@ -1,6 +1,6 @@
 // `make bench`: ratios measured in one run against what a user could have instead. Needs root (mounts, page cache).
 //   PEER=<folder>        (or --peer <folder>) adds upstream's nydusd and nydus-image of nydus 2.2.0
-//   BENCH_ONLY=a,b       startup, memory, build, convert, check, first-read, serve, many-mounts, cold-start, dedup, erofs
+//   BENCH_ONLY=a,b       startup, memory, build, convert, check, first-read, serve, many-mounts, failover, cold-start, dedup, erofs
 //   BENCH_ROUNDS=n       runs per figure (default 3; 1 is quick and noisy)
 //   BENCH_DIR=<folder>   trees and images, about 6 GB, kept (default /var/tmp/nydus-bench)
 //   BENCH_WRITE=1        puts the result into docs/measured.md
@@ -15,6 +15,7 @@ import { benchCheck } from './check/check.ts';
 import { benchErofs } from './erofs/erofs.ts';
 import { benchDedup } from './dedup/dedup.ts';
 import { benchConvert } from './convert/convert.ts';
+import { benchFailover } from './failover/failover.ts';
 import { benchFirstRead } from './first-read/first-read.ts';
 import { benchManyMounts } from './many-mounts/many-mounts.ts';
 import { benchMemory } from './memory/memory.ts';
@@ -33,6 +34,7 @@ const SUITES: Record<string, (context: BenchContext) => Promise<Line[]>> = {
   serve: benchServe,
   erofs: benchErofs,
   'many-mounts': benchManyMounts,
+  failover: benchFailover,
   'cold-start': benchColdStart,
   dedup: benchDedup,
 };
