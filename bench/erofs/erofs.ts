@@ -1,9 +1,9 @@
 // PERFORMANCE section 1, last column: images mounted by the kernel through nydusd, caches complete, against a plain EROFS image
 // of the same tree; what an event costs; how long it takes until something is mounted; what the daemon spends.
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { startDaemon, localConfig } from '../../test/support/daemon.ts';
+import { mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { apiRequest, localConfig, startDaemon } from '../../test/support/daemon.ts';
 import { mountErofs, requirePreContent } from '../../test/support/kernel-erofs.ts';
 import { unmountBelow } from '../../test/support/temporary.ts';
 import { cpuOf, dropCaches, median, type BenchContext, type Line } from '../support/context.ts';
@@ -11,7 +11,7 @@ import { drive, fio, type FioJob } from '../support/drive.ts';
 import { buildImage, foreignImage, type RafsImage } from '../support/images.ts';
 import type { Load } from '../support/load.ts';
 import { fill, warmFiles, type System } from '../support/systems.ts';
-import { largeFiles, manyFiles, relativeFiles } from '../support/trees.ts';
+import { largeFiles, manyFiles, pathLists, relativeFiles } from '../support/trees.ts';
 
 const GROUP = 'served by the kernel';
 const PLAIN = 'mkfs.erofs';
@@ -159,6 +159,35 @@ async function startMs(image: RafsImage, work: string, driver: string): Promise<
   return daemon.startMs;
 }
 
+/** From a request to the API until another image is mounted in the place of the one before, ms: no start of a process in it. */
+async function requestMs(image: RafsImage, work: string, rounds: number): Promise<number> {
+  const config = localConfig(image.blobs, join(work, 'cache'));
+  const daemon = await startDaemon({
+    workDir: work,
+    bootstrap: image.bootstrap,
+    config,
+    args: ['--driver', 'fanotify', '--log-level', 'warn'],
+  });
+  try {
+    const body = JSON.stringify({ fs_type: 'rafs', source: image.bootstrap, config: JSON.stringify(config) });
+    const times: number[] = [];
+    for (let round = 0; round < rounds; round++) {
+      const began = performance.now();
+      const { status, body: answer } = await apiRequest(
+        daemon.apisock,
+        'PUT',
+        '/api/v1/mount?mountpoint=/',
+        body,
+      );
+      if (status !== 204) throw new Error(`PUT mount: ${status} ${answer}`);
+      times.push(performance.now() - began);
+    }
+    return median(times);
+  } finally {
+    await daemon[Symbol.asyncDispose]();
+  }
+}
+
 /** All lines. */
 export async function benchErofs(context: BenchContext): Promise<Line[]> {
   const missing = requirePreContent();
@@ -167,13 +196,8 @@ export async function benchErofs(context: BenchContext): Promise<Line[]> {
     return [];
   }
   const all: Figures = new Map();
-  const lists = join(context.dir, 'lists');
-  mkdirSync(lists, { recursive: true });
   const many = manyFiles(context);
-  const files = relativeFiles(many);
-  const list = { files: join(lists, 'files'), dirs: join(lists, 'dirs') };
-  writeFileSync(list.files, files.join('\n'));
-  writeFileSync(list.dirs, [...new Set(files.map((path) => dirname(path)))].join('\n'));
+  const list = pathLists(context);
   const small = await systemsFor(context, 'many', many);
   const large = largeFiles(context);
   const names = relativeFiles(large);
@@ -226,6 +250,7 @@ export async function benchErofs(context: BenchContext): Promise<Line[]> {
       times.push(await startMs(manyImage, work, driver));
     starts[system] = median(times);
   }
+  const request = await requestMs(manyImage, work, Math.max(9, context.rounds));
   const less = (what: string, unit: string, figures: Record<string, number>, limit?: number): Line => ({
     group: GROUP,
     what,
@@ -237,6 +262,7 @@ export async function benchErofs(context: BenchContext): Promise<Line[]> {
   return [
     ...[...METADATA, ...READS].map(({ what, unit }) => toLine(all, what, unit)),
     less('event for data that is local', 'µs', { ours: event }, 100),
+    less('request to mounted (PUT mount)', 'ms', { ours: request }, 60),
     less('exec to RUNNING and mounted', 'ms', starts),
     less('daemon CPU for a GB of a complete blob', 'ms', { ours: median(cpu) }, 10),
   ];

@@ -1,7 +1,7 @@
 // PERFORMANCE section 1: serving from a complete cache. Names and inodes are dropped before each metadata load, pages of
 // the mount before each read load; the cache file itself stays in the page cache.
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { dropCaches, median, type BenchContext, type Line } from '../support/context.ts';
 import { drive, fio, type Driven, type FioJob } from '../support/drive.ts';
 import { buildImage } from '../support/images.ts';
@@ -15,7 +15,7 @@ import {
   warmFiles,
   type System,
 } from '../support/systems.ts';
-import { largeFiles, manyFiles, relativeFiles } from '../support/trees.ts';
+import { largeFiles, manyFiles, pathLists, relativeFiles } from '../support/trees.ts';
 
 interface MetadataLine {
   what: string;
@@ -191,14 +191,8 @@ function toLine(all: Collected, what: string, unit: string, ratio: number): Line
 /** All lines of section 1. */
 export async function benchServe(context: BenchContext): Promise<Line[]> {
   const all: Collected = new Map();
-  const lists = join(context.dir, 'lists');
-  mkdirSync(lists, { recursive: true });
-
   const many = manyFiles(context);
-  const files = relativeFiles(many);
-  const list = { files: join(lists, 'files'), dirs: join(lists, 'dirs') };
-  writeFileSync(list.files, files.join('\n'));
-  writeFileSync(list.dirs, [...new Set(files.map((path) => dirname(path)))].join('\n'));
+  const list = pathLists(context);
   const small = await systemsFor(context, 'many', many);
   for (let round = 0; round < context.rounds; round++) {
     for (const system of small) {

@@ -130,3 +130,14 @@ export function relativeFiles(root: string): string[] {
 export function treeBytes(root: string): number {
   return [...filesBelow(root, statSync(root).dev)].reduce((sum, { size }) => sum + size, 0);
 }
+
+/** Files with the paths of all files of the tree `many`, and of all directories: what loads go through. */
+export function pathLists(context: BenchContext): { files: string; dirs: string } {
+  const lists = join(context.dir, 'lists');
+  mkdirSync(lists, { recursive: true });
+  const list = { files: join(lists, 'files'), dirs: join(lists, 'dirs') };
+  const files = relativeFiles(manyFiles(context));
+  writeFileSync(list.files, files.join('\n'));
+  writeFileSync(list.dirs, [...new Set(files.map((path) => dirname(path)))].join('\n'));
+  return list;
+}

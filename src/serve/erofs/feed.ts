@@ -1,7 +1,6 @@
 // Feeds cache files that the kernel reads: marks them, takes the events of readers that would find a hole, fetches, answers.
 // One group, one thread and one journal for all images of the daemon. Source: DESIGN 2.1.
 import { closeSync, fstatSync, openSync } from 'node:fs';
-import { Worker } from 'node:worker_threads';
 import { messageOf, UsageError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { duplicateTo, lockForProcess, tryWrite } from '../../native/descriptor.ts';
@@ -12,20 +11,16 @@ import {
   markPreContent,
   unmarkPreContent,
 } from '../../native/fanotify.ts';
-import { currentThreadId, interruptThread, prepareInterrupts } from '../../native/thread-interrupt.ts';
-import type { BlobFeed, FeedCounts } from './blob-feed.ts';
+import { currentThreadId } from '../../native/thread-interrupt.ts';
+import type { BlobFeed } from './blob-feed.ts';
 import { putResponse, RESPONSE_SIZE } from './events.ts';
+import { FeedBase } from './feed-base.ts';
 import { FedBlob, type BlobUser } from './fed-blob.ts';
-import { FeedWords, type FeedNews, type FeedReport, type FeedStart } from './feed-messages.ts';
+import type { FeedNews, FeedReport, FeedStart } from './feed-messages.ts';
 import { Journal, UNKNOWN_BLOB, type PendingEvent } from './journal.ts';
 
 /** How often blobs are looked at: one that has become complete loses its mark. */
 const COMPLETE_MS = 500;
-const NUDGE_MS = 1;
-/** How long the end of the process may be held up by the thread. */
-const EXIT_MS = 500;
-const YOUNG_MB = 2;
-
 function workerUrl(): URL {
   return new URL(
     import.meta.url.endsWith('.ts') ? './event-worker.ts' : './event-worker.js',
@@ -33,19 +28,10 @@ function workerUrl(): URL {
   );
 }
 
-export class Feed implements BlobFeed {
+export class Feed extends FeedBase<FeedNews> implements BlobFeed {
   readonly ready = Promise.resolve();
-  readonly #logger: Logger;
   readonly #groupFd: number;
   readonly #journal: Journal;
-  readonly #words = new FeedWords();
-  readonly #blobs = new Map<number, FedBlob>();
-  readonly #controller = new AbortController();
-  readonly #pending = new Set<Promise<void>>();
-  readonly #counts = { answered: 0, denied: 0, bytes: 0 };
-  readonly #said = new Set<string>();
-  #worker: Worker | undefined;
-  #ended: Promise<void> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
   #lastId = 0;
   #onComplete: () => void = () => {};
@@ -63,15 +49,13 @@ export class Feed implements BlobFeed {
     journal: Journal,
     adopted: ReadonlyMap<string, number> = new Map(),
   ) {
-    this.#logger = logger;
+    super(logger);
     this.#groupFd = groupFd;
     this.#journal = journal;
     this.#adopted = adopted;
     this.#lastId = Math.max(0, ...adopted.values());
     this.#left = journal.left();
     this.#reserved = reserveNumbers(this.#left);
-    prepareInterrupts();
-    process.on('exit', this.#onExit);
   }
 
   /** @throws SystemError the kernel has no such events, or we may not have them */
@@ -105,33 +89,20 @@ export class Feed implements BlobFeed {
 
   /** Open files that must outlive this process: the group and the journal, then the data files in the order of `held`. */
   get descriptors(): number[] {
-    return [this.#groupFd, this.#journal.fd, ...[...this.#blobs.values()].map(({ fd }) => fd)];
+    return [this.#groupFd, this.#journal.fd, ...[...this.blobs.values()].map(({ fd }) => fd)];
   }
 
   /** Blobs in the order of their descriptors. */
   get held(): { id: number; path: string }[] {
-    return [...this.#blobs.values()].map(({ id, path }) => ({ id, path }));
+    return [...this.blobs.values()].map(({ id, path }) => ({ id, path }));
   }
 
   /** All images of the process before are there: serve the readers that it left waiting. */
   serveLeft(): void {
     const left = this.#left;
     this.#left = [];
-    if (left.length > 0) this.#logger.info(`${left.length} readers wait since the daemon before ended`);
-    for (const event of left) this.#begin(this.#serve(event, true));
-  }
-
-  /** Node waits for its threads when the process ends, however it ends: get ours out of its read. */
-  readonly #onExit = (): void => {
-    this.#words.stop();
-    const pause = new Int32Array(new SharedArrayBuffer(4));
-    const deadline = performance.now() + EXIT_MS;
-    while (performance.now() < deadline && this.#nudge()) Atomics.wait(pause, 0, 0, 1);
-  };
-
-  #nudge(): boolean {
-    if (this.#worker === undefined || this.#words.done) return false;
-    return this.#words.tid === 0 || interruptThread(this.#words.tid);
+    if (left.length > 0) this.logger.info(`${left.length} readers wait since the daemon before ended`);
+    for (const event of left) this.begin(this.#serve(event, true));
   }
 
   /**
@@ -146,14 +117,14 @@ export class Feed implements BlobFeed {
     if (blob === undefined) {
       const before = this.#adopted.get(path);
       const id = before ?? ++this.#lastId;
-      blob = new FedBlob(id, fd, path, ({ memory }) => this.#tell({ type: 'ranges', id, memory }));
+      blob = new FedBlob(id, fd, path, ({ memory }) => this.tell({ type: 'ranges', id, memory }));
       blob.users.push(user);
       const { dev, ino } = blob;
       if (before !== undefined) this.#watch(blob);
       const ready = user.cache.map.ready.buffer as SharedArrayBuffer;
-      this.#blobs.set(id, blob);
+      this.blobs.set(id, blob);
       this.#startWorker();
-      this.#tell({ type: 'blob', id, dev, ino, ready });
+      this.tell({ type: 'blob', id, dev, ino, ready });
     } else blob.users.push(user);
     this.#mark(blob);
   }
@@ -167,23 +138,12 @@ export class Feed implements BlobFeed {
   #watch(blob: FedBlob): void {
     blob.marked = true;
     // its failure shows with the first event, which tries again
-    blob.ranges().catch((error: unknown) => this.#warn(messageOf(error)));
+    blob.ranges().catch((error: unknown) => this.warn(messageOf(error)));
     this.#timer ??= setInterval(() => this.#lookForComplete(), COMPLETE_MS).unref();
   }
 
-  /** An image is no longer mounted. */
-  remove(user: BlobUser): void {
-    for (const [id, blob] of this.#blobs) {
-      const at = blob.users.indexOf(user);
-      if (at < 0) continue;
-      if (blob.users.length === 1) {
-        this.#unmark(blob);
-        this.#blobs.delete(id);
-        this.#tell({ type: 'drop', id });
-        blob.close();
-      }
-      blob.users.splice(at, 1);
-    }
+  protected override onDrop(blob: FedBlob): void {
+    this.#unmark(blob);
   }
 
   deviceOf(user: BlobUser): string {
@@ -193,7 +153,7 @@ export class Feed implements BlobFeed {
 
   /** True when no blob has a mark: readers need nobody. */
   get complete(): boolean {
-    return [...this.#blobs.values()].every(({ marked }) => !marked);
+    return [...this.blobs.values()].every(({ marked }) => !marked);
   }
 
   /** Called when the last mark has gone. */
@@ -203,11 +163,11 @@ export class Feed implements BlobFeed {
 
   #lookForComplete(): void {
     let changed = false;
-    for (const blob of this.#blobs.values()) {
+    for (const blob of this.blobs.values()) {
       if (!blob.marked || !blob.complete) continue;
       this.#unmark(blob);
       changed = true;
-      this.#logger.info(`blob ${blob.user.cache.blobId} is complete: the kernel reads it without asking`);
+      this.logger.info(`blob ${blob.user.cache.blobId} is complete: the kernel reads it without asking`);
     }
     if (!this.complete) return;
     clearInterval(this.#timer);
@@ -221,42 +181,30 @@ export class Feed implements BlobFeed {
     try {
       unmarkPreContent(this.#groupFd, blob.fd);
     } catch (error) {
-      this.#warn(`the mark of blob ${blob.user.cache.blobId} stays: ${messageOf(error)}`);
+      this.warn(`the mark of blob ${blob.user.cache.blobId} stays: ${messageOf(error)}`);
     }
   }
 
   #startWorker(): void {
-    if (this.#worker !== undefined) return;
+    if (this.isStarted) return;
     const start: FeedStart = {
       groupFd: this.#groupFd,
       journalFd: this.#journal.fd,
-      words: this.#words.buffer,
+      words: this.words.buffer,
       mainTid: currentThreadId(),
     };
-    const worker = new Worker(workerUrl(), {
-      workerData: start,
-      name: 'erofs',
-      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
-    });
-    worker.on('message', (report: FeedReport) => this.#onReport(report));
-    worker.on('error', (error) => this.#logger.error(`the thread for events died: ${messageOf(error)}`));
-    this.#ended = new Promise((resolve) => worker.once('exit', () => resolve()));
-    this.#worker = worker;
-  }
-
-  #tell(news: FeedNews): void {
-    this.#worker?.postMessage(news);
-    this.#words.announce();
+    this.startThread<FeedReport>(
+      workerUrl(),
+      'erofs',
+      start,
+      (report) => this.#onReport(report),
+      (error) => this.logger.error(`the thread for events died: ${messageOf(error)}`),
+    );
   }
 
   #onReport(report: FeedReport): void {
-    if (report.type === 'error') this.#warn(report.message);
-    else if (report.type === 'need') this.#begin(this.#serve(report));
-  }
-
-  #begin(serving: Promise<void>): void {
-    const work = serving.finally(() => this.#pending.delete(work));
-    this.#pending.add(work);
+    if (report.type === 'error') this.warn(report.message);
+    else if (report.type === 'need') this.begin(this.#serve(report));
   }
 
   async #serve(event: PendingEvent, left = false): Promise<void> {
@@ -265,42 +213,39 @@ export class Feed implements BlobFeed {
       await (left ? this.#fillLeft(event) : this.#fill(event));
     } catch (error) {
       response = FAN_DENY_EIO;
-      this.#warn(`a read of ${event.count} bytes at ${event.offset} fails: ${messageOf(error)}`);
+      this.warn(`a read of ${event.count} bytes at ${event.offset} fails: ${messageOf(error)}`);
     }
     if (this.#leaving) return; // it stays in the journal, for the successor
-    this.#counts.answered++;
-    this.#counts.bytes += Math.max(0, event.count);
-    if (response !== FAN_ALLOW) this.#counts.denied++;
+    this.count(Math.max(0, event.count), response !== FAN_ALLOW);
     this.#answer(event, response, left);
   }
 
   async #fill({ fd, blob, offset, count }: PendingEvent): Promise<void> {
     // no range: not a read; who else may open the file does not get to see holes as data through a mount
     if (count < 0) return;
-    const { signal } = this.#controller;
-    const known = blob === UNKNOWN_BLOB ? this.#blobOf(fd) : this.#blobs.get(blob);
+    const known = blob === UNKNOWN_BLOB ? this.#blobOf(fd) : this.blobs.get(blob);
     if (known === undefined) throw new Error('no image has this blob');
-    await known.fill(offset, count, signal);
+    await known.fill(offset, count, this.signal);
   }
 
   /** The descriptor of an event that another process read is gone with it. */
   async #fillLeft({ blob, offset, count }: PendingEvent): Promise<void> {
     if (count < 0) return;
-    const { signal } = this.#controller;
     if (blob !== UNKNOWN_BLOB) {
-      const known = this.#blobs.get(blob);
+      const known = this.blobs.get(blob);
       if (known === undefined) throw new Error('no image has this blob any more');
-      return known.fill(offset, count, signal);
+      return known.fill(offset, count, this.signal);
     }
     // that process was killed between reading the event and looking which file it is about: any may be meant
-    for (const each of this.#blobs.values()) {
-      if ((await each.ranges()).covering(offset, count) !== undefined) await each.fill(offset, count, signal);
+    for (const each of this.blobs.values()) {
+      if ((await each.ranges()).covering(offset, count) !== undefined)
+        await each.fill(offset, count, this.signal);
     }
   }
 
   #blobOf(fd: number): FedBlob | undefined {
     const { dev, ino } = fstatSync(fd);
-    return [...this.#blobs.values()].find((blob) => blob.dev === dev && blob.ino === ino);
+    return [...this.blobs.values()].find((blob) => blob.dev === dev && blob.ino === ino);
   }
 
   /** Answer an event and forget it; its number is free again afterwards, not before. */
@@ -313,47 +258,20 @@ export class Feed implements BlobFeed {
     if (!left || this.#reserved.delete(fd)) closeSync(fd);
   }
 
-  /** The same trouble is told once. */
-  #warn(text: string): void {
-    if (this.#said.has(text) || this.#said.size > 1000) return;
-    this.#said.add(text);
-    this.#logger.error(text);
-  }
-
-  counts(): FeedCounts {
-    const { allowed, allowedBytes } = this.#words;
-    const { answered, denied, bytes } = this.#counts;
-    return { events: allowed + answered, allowed, denied, bytes: bytes + allowedBytes };
-  }
-
-  async #stopThread(): Promise<void> {
-    clearInterval(this.#timer);
-    this.#words.stop();
-    while (this.#nudge()) await new Promise((resolve) => setTimeout(resolve, NUDGE_MS));
-    await this.#ended;
-  }
-
   /** End the thread and close the group: only once nothing is mounted that a mark is needed for. */
-  async close(): Promise<void> {
-    await this.#stopThread();
-    this.#controller.abort(new Error('unmounted'));
-    await Promise.all(this.#pending);
-    this.#closeFiles();
+  close(): Promise<void> {
+    return this.#end('unmounted');
   }
 
   /** End without answering: a guardian holds the group, readers wait for the successor. */
-  async leave(): Promise<void> {
+  leave(): Promise<void> {
     this.#leaving = true;
-    await this.#stopThread();
-    this.#controller.abort(new Error('this daemon ends'));
-    await Promise.all(this.#pending);
-    this.#closeFiles();
+    return this.#end('this daemon ends');
   }
 
-  #closeFiles(): void {
-    process.off('exit', this.#onExit);
-    for (const blob of this.#blobs.values()) blob.close();
-    this.#blobs.clear();
+  async #end(reason: string): Promise<void> {
+    clearInterval(this.#timer);
+    await this.end(reason);
     closeSync(this.#groupFd);
     const { fd } = this.#journal;
     this.#journal.close();

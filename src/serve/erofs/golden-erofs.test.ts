@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import {
   firstReason,
   goldenCases,
+  goldenIsComplete,
   goldenPath,
   percentEncode,
   readManifest,
@@ -21,9 +22,8 @@ import { compareTree, walkTree } from '../../../test/support/tree-manifest.ts';
 import { requirePreContent } from '../../../test/support/kernel-erofs.ts';
 import { loadInlineBootstrap } from '../../rafs/open-inline.ts';
 
-/** Kinds that are not served yet, whatever the driver; the tarfs tree has blocks of 512 bytes. */
-const EXEMPT =
-  /^(targz-ref-|tar-ref-|tarfs-|estargz|external-|export-|unpack-|compact-|optimize-|chunkdict-generate-|rejected-)|-encrypt|^blobcachedir-zmix-targz-ref/;
+/** Kinds of blobs that no driver serves yet: they are refused, all of them, and by name. */
+const REFUSED = /^(targz-ref-|tar-ref-|tarfs-|estargz-ref-)|-encrypt/;
 
 interface Case {
   name: string;
@@ -32,11 +32,10 @@ interface Case {
   manifest: string;
 }
 
-/** v6 cases with a manifest and all their blobs; a bootstrap inside a blob is taken out into `dir`. */
+/** All v6 cases with a manifest and all their blobs; a bootstrap inside a blob is taken out into `dir`. */
 async function usable(dir: string): Promise<Case[]> {
   const found: Case[] = [];
   for (const name of goldenCases()) {
-    if (EXEMPT.test(name)) continue;
     const info = JSON.parse(readFileSync(goldenPath('cases', name, 'case.json') ?? '', 'utf8')) as {
       manifest?: string;
       blob_file?: string;
@@ -70,9 +69,10 @@ for (const driver of ['fanotify', 'fileio'])
     async (t) => {
       const dir = tempDir(t);
       mkdirSync(join(dir, 'none'));
-      const cases = await usable(dir);
-      assert.ok(cases.length >= 20, `${cases.length} cases`);
-      const wanted = cases.map(({ name, bootstrap, blobs }) => ({
+      const all = await usable(dir);
+      const cases = all.filter(({ name }) => !REFUSED.test(name));
+      assert.ok(cases.length >= (goldenIsComplete() ? 68 : 20), `${cases.length} cases`);
+      const wanted = all.map(({ name, bootstrap, blobs }) => ({
         bootstrap,
         blobs,
         cache: join(dir, 'cache', name),
@@ -92,8 +92,11 @@ for (const driver of ['fanotify', 'fileio'])
       child.stderr.on('data', (text: Buffer) => (complaints += text.toString()));
       const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
       const next = async (): Promise<string> => (await lines.next()).value ?? `ended: ${complaints}`;
-      for (const { name } of cases) assert.equal(await next(), 'mounted', name);
-      for (const [at, { name, manifest }] of cases.entries()) {
+      for (const { name } of all) {
+        if (REFUSED.test(name)) assert.match(await next(), /is of a kind that is not supported yet/, name);
+        else assert.equal(await next(), 'mounted', name);
+      }
+      for (const { name, manifest } of cases) {
         const seen = readManifest(manifest);
         const timeless = seen.filter((entry) => entry.mtime === 'mount');
         const expected = seen.map((entry) => ({
@@ -102,7 +105,10 @@ for (const driver of ['fanotify', 'fileio'])
         }));
         const ignore = ['blocks', 'blksize', 'ctime', 'atime', 'mode:/'];
         ignore.push(...timeless.map((entry) => `mtime_nsec:${percentEncode(entry.path)}`));
-        const root = wanted[at]?.mountpoint ?? '';
+        // what upstream cannot read of its own image (optimize-v6-batch) we can
+        for (const { path } of seen.filter(({ errors }) => errors?.['read_error'] !== undefined))
+          ignore.push(`sha256:${percentEncode(path)}`, `errors:${percentEncode(path)}`);
+        const root = join(dir, 'mnt', name);
         assert.deepEqual(compareTree(root, expected, { ignore }), [], `${name}: ${complaints}`);
         assert.equal(walkTree(root).length, seen.length);
       }
