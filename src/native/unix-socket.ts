@@ -5,7 +5,7 @@ import { constants } from 'node:os';
 import { check, libcFunction, SystemError } from './libc.ts';
 
 const AF_UNIX = 1;
-const SOCK_STREAM = 1;
+const SOCK_TYPES = { stream: 1, datagram: 2 } as const;
 const SOCK_CLOEXEC = 0o2000000;
 const SOCK_NONBLOCK = 0o4000;
 /** Bytes of sun_path; one is for the NUL at the end. */
@@ -15,21 +15,24 @@ type Socket = (domain: number, type: number, protocol: number) => number;
 type Connect = (fd: number, address: Uint8Array, size: number) => number;
 
 /**
- * A connected stream socket, non-blocking, closed on exec.
+ * A connected socket, non-blocking, closed on exec.
  *
+ * @param path an abstract name begins with `@`
  * @throws SystemError ENOENT, ECONNREFUSED: nobody listens; EAGAIN: too many wait; ENAMETOOLONG
  */
-export function connectUnix(path: string): number {
+export function connectUnix(path: string, type: keyof typeof SOCK_TYPES = 'stream'): number {
   const name = Buffer.from(path);
   if (name.length >= PATH_SIZE) throw new SystemError('connect', constants.errno.ENAMETOOLONG, path);
   const address = Buffer.alloc(2 + PATH_SIZE);
   address.writeUInt16LE(AF_UNIX);
   name.copy(address, 2);
+  const isAbstract = path.startsWith('@');
+  if (isAbstract) address[2] = 0;
   const socket = libcFunction<Socket>('int socket(int domain, int type, int protocol)');
   const connect = libcFunction<Connect>('int connect(int fd, void *address, unsigned int size)');
-  const fd = check('socket', socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const fd = check('socket', socket(AF_UNIX, SOCK_TYPES[type] | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   try {
-    check('connect', connect(fd, address, 2 + name.length + 1), path);
+    check('connect', connect(fd, address, 2 + name.length + (isAbstract ? 0 : 1)), path);
     return fd;
   } catch (error) {
     closeSync(fd);

@@ -23,6 +23,8 @@ export interface DaemonOptions {
   /** milliseconds until RUNNING is given up */
   timeoutMs?: number;
   env?: NodeJS.ProcessEnv;
+  /** open files that it has as descriptors 3 and up */
+  inherit?: number[];
 }
 
 export interface ApiAnswer {
@@ -157,7 +159,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const [file = '', ...first] = options.command ?? programCommand('nydusd');
   const began = performance.now();
   const child = spawn(file, [...first, ...args, ...(options.args ?? [])], {
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', 'pipe', 'pipe', ...(options.inherit ?? [])],
     env: { ...process.env, ...options.env },
   });
   const daemon = new Daemon(child, mountpoint, apisock);

@@ -5,6 +5,18 @@ const NON_BLOCKING = 0o2000000 | 0o4000;
 
 /** Bind and listen. */
 export function listenUnix(path: string): number {
+  const fd = bindUnix(path, 1);
+  const listen = libcFunction<(fd: number, backlog: number) => number>('int listen(int fd, int backlog)');
+  check('listen', listen(fd, 8));
+  return fd;
+}
+
+/** A socket that datagrams come to. */
+export function bindDatagram(path: string): number {
+  return bindUnix(path, 2);
+}
+
+function bindUnix(path: string, type: number): number {
   const name = Buffer.from(path);
   const address = Buffer.alloc(110);
   address.writeUInt16LE(1);
@@ -15,10 +27,8 @@ export function listenUnix(path: string): number {
   const bind = libcFunction<(fd: number, address: Uint8Array, size: number) => number>(
     'int bind(int fd, void *address, unsigned int size)',
   );
-  const listen = libcFunction<(fd: number, backlog: number) => number>('int listen(int fd, int backlog)');
-  const fd = check('socket', socket(1, 1 | NON_BLOCKING, 0));
+  const fd = check('socket', socket(1, type | NON_BLOCKING, 0));
   check('bind', bind(fd, address, 3 + name.length), path);
-  check('listen', listen(fd, 8));
   return fd;
 }
 

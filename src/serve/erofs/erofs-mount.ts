@@ -201,6 +201,18 @@ export class ErofsMount {
   }
 }
 
+/** Resolves when the superblock mounted at a place is gone, however it is taken away; call it before that. Does not keep the process alive. */
+export function whenGone(mountpoint: string): Promise<void> {
+  return new Promise((resolve) => {
+    const watcher = watch(mountpoint, { persistent: false }, (type) => {
+      if (type !== 'rename') return;
+      watcher.close();
+      resolve();
+    });
+    watcher.on('error', () => {});
+  });
+}
+
 function attach(mount: number, { mountpoint, replace }: ErofsMountOptions): void {
   if (replace !== true) return attachMount(mount, mountpoint);
   // below the old one, which is taken away then: nobody sees the directory underneath

@@ -3,18 +3,26 @@
 import type { Logger } from '../../base/log.ts';
 import { bootId, endGuardian } from '../guardian/guardian.ts';
 import type { FeedCounts } from './blob-feed.ts';
-import { ErofsMount, type ErofsInstance } from './erofs-mount.ts';
+import { ErofsMount, whenGone, type ErofsInstance } from './erofs-mount.ts';
 import { FlatFeed } from './flat-feed.ts';
+import { erofsDeviceAt } from './mounted.ts';
 import { readRecord, removeRecord, writeRecord, type RecordedMount } from './record.ts';
 import { detachAll, type ErofsServiceOptions } from './service.ts';
 
-/** Take away what a daemon before left under a record, whatever its driver was. */
+/**
+ * Take away what a daemon before left under a record, whatever its driver was. Its guardians end once no file of it is open: their readers
+ * would see zeros.
+ */
 export function discardRecord(record: string, logger: Logger): void {
   const before = readRecord(record);
   if (before === undefined) return;
-  detachAll(before.mounts, logger);
-  for (const guardian of before.guardians) endGuardian(guardian);
+  const { mounts, guardians } = before;
+  const gone = mounts
+    .filter(({ mountpoint, device }) => guardians.length > 0 && erofsDeviceAt(mountpoint) === device)
+    .map(({ mountpoint }) => whenGone(mountpoint));
+  detachAll(mounts, logger);
   removeRecord(record);
+  void Promise.all(gone).then(() => guardians.forEach(endGuardian));
 }
 
 export class FlatService {

@@ -15,6 +15,7 @@ import {
   takeFromGuardian,
   type ProcessIdentity,
 } from '../guardian/guardian.ts';
+import { forgetByManager, storeWithManager, takeFromManager } from '../guardian/fd-store.ts';
 import { openParcel, packParcel } from '../guardian/parcel.ts';
 import { checkMountable, ErofsMount, type ErofsInstance } from './erofs-mount.ts';
 import type { FeedCounts } from './blob-feed.ts';
@@ -33,6 +34,8 @@ import {
   type RecordedMount,
 } from './record.ts';
 
+/** Name by which a service manager keeps what guardians hold. */
+const STORED = 'nydusd-erofs';
 /** How long a daemon that hands over may take to let go. */
 const RELEASE_MS = 15_000;
 const RELEASE_STEP_MS = 5;
@@ -107,15 +110,16 @@ export class ErofsService {
    * @throws UsageError EINVAL  the other daemon lives
    */
   static open(options: ErofsServiceOptions): ErofsService {
-    const record = readRecord(options.record);
-    if (record === undefined) return new ErofsService(options, Feed.open(options.logger));
-    for (const { mountpoint } of record.mounts) takeAwayOverlays(mountpoint);
-    const taken = takeAll(record, options.logger);
-    if (taken === undefined) {
-      detachAll(record.mounts, options.logger);
-      removeRecord(options.record);
+    const found = readRecord(options.record);
+    const left = takeLeft(found, options);
+    if (left === undefined) {
+      if (found !== undefined) {
+        detachAll(found.mounts, options.logger);
+        removeRecord(options.record);
+      }
       return new ErofsService(options, Feed.open(options.logger));
     }
+    const { record, taken } = left;
     const [group = -1, journal = -1, ...data] = taken;
     try {
       const ids = new Map(record.blobs.map(({ path, id }) => [path, id]));
@@ -306,14 +310,26 @@ export class ErofsService {
     if (mounts.length === 0) {
       this.#guardians = [];
       removeRecord(this.#record);
+      forgetByManager(STORED);
     } else {
-      const guardians = await startGuardians(this.#feed.descriptors, (dead) => this.#onGuardianDeath(dead));
+      const { descriptors } = this.#feed;
+      const guardians = await startGuardians(descriptors, (dead) => this.#onGuardianDeath(dead));
       this.#guardians = guardians;
-      writeRecord(this.#record, { version: 2, boot: bootId(), guardians, blobs: held, mounts });
+      const record: FeedRecord = { version: 2, boot: bootId(), guardians, blobs: held, mounts };
+      writeRecord(this.#record, record);
+      this.#store(record, descriptors);
     }
     if (this.#formerRecord !== undefined) removeRecord(this.#formerRecord);
     this.#formerRecord = undefined;
     for (const guardian of old) endGuardian(guardian);
+  }
+
+  /** A service manager is one more guardian. */
+  #store(record: FeedRecord, descriptors: readonly number[]): void {
+    if (process.env['NOTIFY_SOCKET'] === undefined) return;
+    const parcel = packParcel(JSON.stringify({ from: this.#record, record }), descriptors);
+    storeWithManager(STORED, parcel);
+    closeSync(parcel);
   }
 
   #onGuardianDeath(dead: ProcessIdentity): void {
@@ -335,6 +351,7 @@ export class ErofsService {
     removeRecord(this.#record);
     const guardians = this.#guardians;
     if (gone.every(Boolean) || this.#feed.complete) {
+      forgetByManager(STORED);
       await this.#feed.close();
       for (const guardian of guardians) endGuardian(guardian);
       return;
@@ -371,16 +388,60 @@ function takeAwayOverlays(mountpoint: string): boolean {
   return any;
 }
 
-/** What the guardian of a record holds, undefined when it has died. */
-function takeAll(record: FeedRecord, logger: Logger): number[] | undefined {
+/** What a daemon before left. */
+interface Left {
+  record: FeedRecord;
+  /** the group, the journal, the data files */
+  taken: number[];
+}
+
+/**
+ * What the guardians of a record hold, or the service manager; undefined when nobody holds anything.
+ *
+ * @throws UsageError EINVAL  somebody holds it, and we may not have it
+ */
+function takeLeft(record: FeedRecord | undefined, options: ErofsServiceOptions): Left | undefined {
+  const { logger } = options;
+  if (record === undefined) return undefined;
+  for (const { mountpoint } of record.mounts) takeAwayOverlays(mountpoint);
   const count = HELD_FIRST + record.blobs.length;
-  let taken: number[] | undefined;
-  for (const guardian of record.guardians) taken ??= takeFromGuardian(guardian, count);
-  if (taken === undefined) return undefined;
-  logger.info(
-    `taking over from a daemon that ended: ${record.mounts.length} mounts, ${record.blobs.length} blobs`,
-  );
-  return taken;
+  let [taken, problem]: [number[] | undefined, unknown] = [undefined, undefined];
+  try {
+    for (const guardian of record.guardians) taken ??= takeFromGuardian(guardian, count);
+  } catch (error) {
+    problem = error;
+  }
+  const left = taken === undefined ? takeStored(options.record) : { record, taken };
+  if (left !== undefined) {
+    const what = `${left.record.mounts.length} mounts, ${left.record.blobs.length} blobs`;
+    const holder = taken === undefined ? ', from the service manager' : '';
+    logger.info(`taking over from a daemon that ended${holder}: ${what}`);
+    return left;
+  }
+  if (problem === undefined) return undefined;
+  const pids = record.guardians.map(({ pid }) => pid).join(', ');
+  throw new UsageError(`what process ${pids} keeps for this daemon cannot be had: ${messageOf(problem)}`, {
+    cause: problem,
+    exitCode: 1,
+    hint: 'grant CAP_SYS_PTRACE, or use a --supervisor or FileDescriptorStoreMax= of systemd; readers wait meanwhile',
+  });
+}
+
+/** What the service manager has kept for the daemon of a record. */
+function takeStored(path: string): Left | undefined {
+  const parcel = takeFromManager(STORED);
+  if (parcel === undefined) return undefined;
+  try {
+    const { text, fds: taken } = openParcel(parcel);
+    const { from, record } = JSON.parse(text) as { from: string; record: unknown };
+    const checked = checkRecord(record);
+    if (from === path && checked !== undefined && taken.length === HELD_FIRST + checked.blobs.length)
+      return { record: checked, taken };
+    for (const fd of taken) closeSync(fd);
+    return undefined;
+  } finally {
+    closeSync(parcel);
+  }
 }
 
 /** Take away mounts that a daemon before left and that nobody feeds any more. */
