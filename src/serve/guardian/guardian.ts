@@ -106,8 +106,9 @@ export async function startGuardians(
 export function endGuardian(identity: ProcessIdentity): void {
   if (!isAlive(identity)) return;
   try {
-    process.kill(identity.pid, 'SIGKILL');
+    // first: what has SIGKILL waiting ends while its group is taken away
     thaw(identity.pid);
+    process.kill(identity.pid, 'SIGKILL');
   } catch {
     // it went meanwhile
   }
