@@ -26,7 +26,7 @@ function wantsDebug(values: Record<string, unknown>): boolean {
 }
 
 /** Streams are reached through getters, as opening stdin of a process is work that most commands do not need. */
-function contextOf(
+export function contextOf(
   io: ProgramIo,
   signal: AbortSignal,
   given: Set<string>,

@@ -5,7 +5,7 @@ import { versionInfo } from '../../base/version.ts';
 import type { Command } from '../command.ts';
 import { helpText } from '../help.ts';
 import { chainOf, lineOf } from '../report.ts';
-import { Interrupted, runAsProcess, SIGNAL_STATUS, type ProgramIo } from '../run.ts';
+import { contextOf, Interrupted, runAsProcess, SIGNAL_STATUS, type ProgramIo } from '../run.ts';
 import { scopeOf } from '../usage.ts';
 import { buildFlags } from './build.ts';
 import { checkFlags } from './check.ts';
@@ -122,23 +122,11 @@ export async function runNydusify(argv: readonly string[], io: ProgramIo): Promi
     if (inner.rest.length > 0) throw new FlagError(`unexpected argument "${inner.rest[0]}"`);
     if (process.arch !== 'x64' && process.arch !== 'arm64')
       throw new UsageError("Nydusify can only work under architecture 'amd64' and 'arm64'", { exitCode: 1 });
-    const context: NydusifyContext = {
-      get stdin() {
-        return io.stdin;
-      },
-      get stdout() {
-        return io.stdout;
-      },
-      get stderr() {
-        return io.stderr;
-      },
-      env: io.env,
-      signal,
-      given: new Set(Object.keys(flags).filter((name) => inner.values.isSet(name))),
-      argv,
+    const given = new Set(Object.keys(flags).filter((name) => inner.values.isSet(name)));
+    const context: NydusifyContext = Object.assign(contextOf(io, signal, given, own), {
       log,
       values: inner.values,
-    };
+    });
     // the table says how its command is run; its values are in the context
     return await command.run(context, {});
   } catch (error) {
