@@ -29,7 +29,7 @@ export interface TarResult {
 
 /** Bytes of one read: large enough that the price of a read does not show, small against the 400 MB a build may take. */
 const READ_SIZE = 1024 * 1024;
-/** Bytes of one piece of a decoder: measured, half as much and four times as much are both 15 % slower for gzip. */
+/** Bytes of one piece of a decoder: of 64 KiB, 256 KiB and 1 MiB the one that took the least time in one run, on a busy machine. */
 const DECODED_SIZE = 256 * 1024;
 const GZIP_MAGIC = Buffer.of(0x1f, 0x8b);
 const ZSTD_MAGIC = Buffer.of(0x28, 0xb5, 0x2f, 0xfd);
