@@ -1,6 +1,8 @@
 // The cache stays below its size: unused blobs go, cold chunks of blobs that are served go, and no reader ever sees what is gone.
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync, utimesSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { Worker } from 'node:worker_threads';
@@ -112,6 +114,24 @@ test('evictBlobs: the least recently used go first; what is in use, pinned or mo
   unpinBlob(workDir, kernel ?? '', 'kernel');
   assert.equal(evictBlobs(workDir, { maxBytes: 0 }).after, 0);
   assert.deepEqual(readdirSync(workDir), []);
+});
+
+test('evictBlobs: a blob whose files another process has open, without any lock, stays', async (t) => {
+  const { images, workDir } = makeImages(t, 1, 100_000);
+  const [image] = images;
+  assert.ok(image !== undefined);
+  await fill(image, workDir);
+  for (const suffix of ['blob.data', 'blob.meta']) {
+    const fd = openSync(join(workDir, `${image.blobId}.${suffix}`), 'r');
+    const holder = spawn('sleep', ['100'], { stdio: ['ignore', 'ignore', 'ignore', fd] });
+    await once(holder, 'spawn');
+    closeSync(fd);
+    const { evicted, kept } = evictBlobs(workDir, { maxBytes: 0 });
+    holder.kill('SIGKILL');
+    await once(holder, 'exit');
+    assert.deepEqual([evicted.length, kept[0]?.reason], [0, 'in use'], suffix);
+  }
+  assert.equal(evictBlobs(workDir, { maxBytes: 0 }).after, 0);
 });
 
 test('BlobCache.giveBack: nothing while a second user has the blob; then cold chunks, and the file has their bits no more', async (t) => {

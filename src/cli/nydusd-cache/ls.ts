@@ -1,6 +1,6 @@
 // `nydusd cache ls`: what is in a cache directory.
 import { formatSize } from '../../base/size.ts';
-import { openElsewhere, whileUnused, type CachedBlob } from '../../storage/cache/cache-dir.ts';
+import { whileUnused, type CachedBlob } from '../../storage/cache/cache-dir.ts';
 import { command } from '../command.ts';
 import { tableText } from '../table.ts';
 import { cacheOptions, print, readCacheDir } from './shared.ts';
@@ -13,9 +13,9 @@ const COLUMNS = [
   { title: 'STATE' },
 ];
 
-function isInUse(dir: string, blob: CachedBlob, open: () => ReadonlySet<string>): boolean {
+function isInUse(dir: string, blob: CachedBlob): boolean {
   try {
-    return whileUnused(dir, blob, open, () => true) === undefined;
+    return whileUnused(dir, blob, () => true) === undefined;
   } catch {
     return true;
   }
@@ -31,9 +31,7 @@ export const ls = command({
   ],
   run: (ctx, values) => {
     const dir = values['work-dir'];
-    let found: Set<string> | undefined;
-    const open = (): Set<string> => (found ??= openElsewhere(dir));
-    const blobs = readCacheDir(dir).map((blob) => ({ ...blob, inUse: isInUse(dir, blob, open) }));
+    const blobs = readCacheDir(dir).map((blob) => ({ ...blob, inUse: isInUse(dir, blob) }));
     const rows = blobs.map(({ blobId, bytes, ready, lastUsed, inUse, pins }) => [
       blobId,
       formatSize(bytes),

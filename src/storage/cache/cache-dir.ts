@@ -1,9 +1,9 @@
 // The blobs in a cache directory: how big they are, how complete, when they were used last, and who uses them now.
 // Source: blob-and-cache.md 17.1, 17.11.
-import { closeSync, openSync, readdirSync, readlinkSync, readSync, rmSync, statSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readSync, rmSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { viewOf } from '../../base/bytes.ts';
-import { lockFile } from '../../native/file-lock.ts';
+import { leaseFile } from '../../native/file-lock.ts';
 import { isSafeBlobId } from '../backend/localfs.ts';
 import { countReady } from './chunk-map.ts';
 import { isKnownDataFile } from './known-files.ts';
@@ -108,46 +108,25 @@ export function listCache(workDir: string): CachedBlob[] {
     .sort((a, b) => a.lastUsed - b.lastUsed || (a.blobId < b.blobId ? -1 : 1));
 }
 
-/** Paths below a directory that other processes have open: upstream's daemons take no locks. */
-export function openElsewhere(workDir: string): Set<string> {
-  const prefix = `${resolve(workDir)}/`;
-  const open = new Set<string>();
-  for (const pid of readdirSync('/proc')) {
-    if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
-    try {
-      for (const fd of readdirSync(`/proc/${pid}/fd`)) {
-        const target = readlinkSync(`/proc/${pid}/fd/${fd}`);
-        if (target.startsWith(prefix)) open.add(target);
-      }
-    } catch {
-      // it has ended, or is not ours to look at
-    }
-  }
-  return open;
-}
-
 /**
- * Do something with a blob that nobody uses.
+ * Do something with a blob that nobody uses, and nobody begins to use meanwhile: upstream's daemons take no locks, so each file is
+ * leased. (Looking for it in /proc of all processes hangs with any of them that hangs in exec.)
  *
- * @param open gives what `openElsewhere` says; asked only about a blob that no daemon of ours uses, as it takes a while
- * @returns undefined when it is in use, or that cannot be known
+ * @returns undefined when it is in use, or that cannot be known: not every filesystem has leases, NFS for one
  */
-export function whileUnused<T>(
-  workDir: string,
-  blob: CachedBlob,
-  open: () => ReadonlySet<string>,
-  action: () => T,
-): T | undefined {
-  const paths = blob.files.map((file) => join(resolve(workDir), file));
+export function whileUnused<T>(workDir: string, blob: CachedBlob, action: () => T): T | undefined {
+  const paths = blob.files
+    .filter((file) => !file.endsWith('pin'))
+    .map((file) => join(resolve(workDir), file));
   if (paths.some(isKnownDataFile)) return undefined;
   const fds: number[] = [];
   try {
-    for (const path of paths.filter((each) => /\.blob\.(data|raw)$/.test(each))) {
+    for (const path of paths) {
       const fd = openSync(path, 'r+');
       fds.push(fd);
-      if (lockFile(fd, 'exclusive') !== 0) return undefined;
+      if (leaseFile(fd) !== 0) return undefined;
     }
-    return paths.some((path) => open().has(path)) ? undefined : action();
+    return action();
   } finally {
     for (const fd of fds) closeSync(fd);
   }

@@ -1,6 +1,6 @@
 // Whole blobs leave the cache directory: those used least recently first, never one that is in use or pinned.
 import { messageOf } from '../../base/errors.ts';
-import { deleteBlob, listCache, openElsewhere, whileUnused, type CachedBlob } from './cache-dir.ts';
+import { deleteBlob, listCache, whileUnused, type CachedBlob } from './cache-dir.ts';
 
 export interface EvictOptions {
   /** bytes the directory may have afterwards */
@@ -33,11 +33,9 @@ export function evictBlobs(workDir: string, options: EvictOptions): EvictResult 
   const result: EvictResult = { before, after: before, evicted: [], kept: [] };
   if (before <= options.maxBytes) return result;
   const goal = options.goalBytes ?? options.maxBytes;
-  let found: Set<string> | undefined;
-  const open = (): Set<string> => (found ??= openElsewhere(workDir));
   for (const blob of blobs) {
     if (result.after <= goal) break;
-    const reason = evict(workDir, blob, open, options.dryRun === true);
+    const reason = evict(workDir, blob, options.dryRun === true);
     const { blobId, bytes } = blob;
     if (reason !== undefined) result.kept.push({ blobId, bytes, reason });
     else {
@@ -49,16 +47,11 @@ export function evictBlobs(workDir: string, options: EvictOptions): EvictResult 
 }
 
 /** @returns why it stays */
-function evict(
-  workDir: string,
-  blob: CachedBlob,
-  open: () => ReadonlySet<string>,
-  dryRun: boolean,
-): string | undefined {
+function evict(workDir: string, blob: CachedBlob, dryRun: boolean): string | undefined {
   if (blob.pins.includes('kernel')) return 'mounted by the kernel';
   if (blob.pins.includes('user')) return 'pinned';
   try {
-    const done = whileUnused(workDir, blob, open, () => {
+    const done = whileUnused(workDir, blob, () => {
       if (!dryRun) deleteBlob(workDir, blob);
       return true;
     });
