@@ -2,6 +2,7 @@
 import { UsageError, messageOf } from '../base/errors.ts';
 import type { LogLevel } from '../base/log.ts';
 import { openLog, type LogSink } from '../base/log-sink.ts';
+import { raiseMainThread } from '../base/thread-priority.ts';
 import { runFuseDaemon } from '../daemon/lifecycle.ts';
 import type { FailoverPolicy } from '../daemon/parts.ts';
 import { realParts } from '../daemon/real-parts.ts';
@@ -65,6 +66,7 @@ export async function serveFuse(ctx: CommandContext, values: Values<typeof fuseO
     env: ctx.env,
   });
   const unguard = guardProcess(logger, ctx.signal);
+  raiseMainThread();
   try {
     return await runFuseDaemon(
       {

@@ -2,6 +2,7 @@
 // rest answered here, and an end that gets the thread out of its sleep.
 import { Worker } from 'node:worker_threads';
 import type { Logger } from '../../base/log.ts';
+import { withUsualPriority } from '../../base/thread-priority.ts';
 import { interruptThread, prepareInterrupts } from '../../native/thread-interrupt.ts';
 import type { FeedCounts } from './blob-feed.ts';
 import type { BlobUser, FedBlob } from './fed-blob.ts';
@@ -54,11 +55,8 @@ export abstract class FeedBase<News> {
     onError: (error: Error) => void,
   ): void {
     prepareInterrupts();
-    const worker = new Worker(url, {
-      workerData,
-      name,
-      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
-    });
+    const resourceLimits = { maxYoungGenerationSizeMb: YOUNG_MB };
+    const worker = withUsualPriority(() => new Worker(url, { workerData, name, resourceLimits }));
     worker.on('message', onReport);
     worker.on('error', onError);
     this.#ended = new Promise((resolve) => worker.once('exit', () => resolve()));

@@ -3,6 +3,7 @@ import { closeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { BackendError, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import { withUsualPriority } from '../../base/thread-priority.ts';
 import { interruptThread } from '../../native/thread-interrupt.ts';
 import type { SessionState } from '../session-state.ts';
 import type { InFlight } from './miss-reader.ts';
@@ -65,11 +66,14 @@ export class WorkerHandle {
       startedAtSec: Math.floor(Date.now() / 1000),
       hold: options.hold,
     };
-    this.#worker = new Worker(options.url ?? workerUrl(), {
-      workerData: start,
-      name: 'fuse',
-      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
-    });
+    this.#worker = withUsualPriority(
+      () =>
+        new Worker(options.url ?? workerUrl(), {
+          workerData: start,
+          name: 'fuse',
+          resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
+        }),
+    );
     this.ready = new Promise((resolve, reject) => {
       this.#worker.on('message', (report: WorkerReport) => {
         if (report.type === 'ready') resolve();

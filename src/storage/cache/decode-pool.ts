@@ -2,6 +2,7 @@
 // They start with the first big job and end after some idle time: an idle daemon holds no memory for them.
 import { Worker } from 'node:worker_threads';
 import { BackendError } from '../../base/errors.ts';
+import { withUsualPriority } from '../../base/thread-priority.ts';
 import {
   DecodeScratch,
   Layout,
@@ -34,7 +35,7 @@ interface Thread {
 
 function startWorker(): Worker {
   const name = import.meta.url.endsWith('.ts') ? './decode-worker.ts' : './decode-worker.js';
-  const worker = new Worker(new URL(name, import.meta.url), { name: 'decode' });
+  const worker = withUsualPriority(() => new Worker(new URL(name, import.meta.url), { name: 'decode' }));
   worker.unref();
   return worker;
 }
