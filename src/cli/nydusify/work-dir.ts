@@ -2,7 +2,7 @@
 // folder in it goes. Source: nydus-image-and-nydusify.md 8.1.
 import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, readFile, rm, rmdir, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { UsageError, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { processMark, processRuns } from '../../build/temporary-file.ts';
@@ -41,35 +41,50 @@ export interface RunDirectory {
   keep: boolean;
 }
 
-/** First line: who works here. Second line: `made` when that run made the work directory. */
+/** Says who works here. */
 const OWNER_FILE = 'owner';
+/**
+ * Of a work directory that a run has made, so that the run after a kill, at whatever moment, knows it for one and removes it. Nobody
+ * else sets the sticky bit where nobody else may write.
+ */
+const MADE_MODE = 0o1700;
+
+async function makeMarked(path: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  await mkdir(path, MADE_MODE).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error;
+  });
+}
+
+async function isMarked(path: string): Promise<boolean> {
+  const found = await stat(path).catch(() => undefined);
+  return found !== undefined && (found.mode & 0o7777) === MADE_MODE;
+}
 
 interface Claimed {
   folder: string;
   unique: string;
-  made: boolean;
 }
 
 /** Take the folder of a name; another one when a run of that name is at work. */
-async function claim(path: string, key: string, made: boolean, log: Logger): Promise<Claimed> {
+async function claim(path: string, key: string, log: Logger): Promise<Claimed> {
   const unique = createHash('sha256').update(key).digest('hex').slice(0, 16);
   const folder = join(path, `nydusify-${unique}`);
-  const mark = (byUs: boolean): string => `${processMark()}\n${byUs ? 'made' : 'found'}\n`;
   try {
     await mkdir(folder, { mode: 0o700 });
-    await writeFile(join(folder, OWNER_FILE), mark(made), { mode: 0o600 });
-    return { folder, unique, made };
+    await writeFile(join(folder, OWNER_FILE), `${processMark()}\n`, { mode: 0o600 });
+    return { folder, unique };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
   }
-  const [owner = '', how] = (await readFile(join(folder, OWNER_FILE), 'utf8').catch(() => '')).split('\n');
+  const owner = await readFile(join(folder, OWNER_FILE), 'utf8').catch(() => '');
   if (processRuns(owner)) {
     log.debug('the same conversion is at work in this work directory: this one starts from nothing');
     const other = await mkdtemp(join(path, 'nydusify-'));
-    return { folder: other, unique: other.slice(other.lastIndexOf('-') + 1), made };
+    return { folder: other, unique: other.slice(other.lastIndexOf('-') + 1) };
   }
-  await writeFile(join(folder, OWNER_FILE), mark(how === 'made'), { mode: 0o600 });
-  return { folder, unique, made: made || how === 'made' };
+  await writeFile(join(folder, OWNER_FILE), `${processMark()}\n`, { mode: 0o600 });
+  return { folder, unique };
 }
 
 /**
@@ -86,8 +101,8 @@ export async function withResumableDir<T>(
   let claimed: Claimed;
   let run: RunDirectory;
   try {
-    const made = (await mkdir(path, { recursive: true })) !== undefined;
-    claimed = await claim(path, key, made, log);
+    await makeMarked(path);
+    claimed = await claim(path, key, log);
     const scratch = join(claimed.folder, 'scratch');
     await rm(scratch, { recursive: true, force: true });
     await mkdir(scratch, { mode: 0o700 });
@@ -112,7 +127,7 @@ export async function withResumableDir<T>(
     } else {
       await rm(claimed.folder, { recursive: true, force: true });
       // not recursively: another run may work there by now
-      if (claimed.made) await rmdir(path).catch(() => {});
+      if (await isMarked(path)) await rmdir(path).catch(() => {});
     }
   }
 }
