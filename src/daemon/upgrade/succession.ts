@@ -5,12 +5,19 @@ import type { Logger } from '../../base/log.ts';
 import { parseConfig, type ParsedConfig } from '../../storage/config-parse.ts';
 import { DaemonError } from '../api-error.ts';
 import type { MountRecord, Mounts } from '../mounts.ts';
-import type { DaemonParts, FailoverPolicy, ImageInstance, MountSession, MountTarget } from '../parts.ts';
+import type {
+  DaemonParts,
+  FailoverPolicy,
+  Handover,
+  ImageInstance,
+  MountSession,
+  MountTarget,
+} from '../parts.ts';
 import { attachOptions } from '../targets.ts';
 import type { Restorable, Restored, RestoredMount } from './handover.ts';
 import type { Keeper } from './keeper.ts';
 
-/** How long the kernel's first request may take before a guardian is given up. */
+/** How long the kernel's first request may take before nothing is handed over. */
 const INIT_WAIT_MS = 10_000;
 const INIT_STEP_MS = 5;
 
@@ -116,22 +123,27 @@ export class Succession<I extends ImageInstance> {
 
   /** Have a guardian hold the mount from now on. */
   async keep(): Promise<void> {
-    const { keeper, session, isEnding } = this.#options;
-    const serving = session();
-    if (keeper === undefined || serving?.handover === undefined) return;
-    // the kernel asks at once, and the workers answer as soon as they run
-    let handover = serving.handover();
-    for (
-      let waited = 0;
-      handover === undefined && waited < INIT_WAIT_MS && !isEnding();
-      waited += INIT_STEP_MS
-    ) {
-      await new Promise((resolve) => setTimeout(resolve, INIT_STEP_MS).unref());
-      handover = serving.handover();
-    }
+    const { keeper, session } = this.#options;
+    const pack = session()?.handover;
+    if (keeper === undefined || pack === undefined) return;
+    const handover = await this.#begun(pack);
     if (handover === undefined) throw new Error('the kernel does not begin: no guardian is started');
     await this.save();
     await keeper.hold(handover.fd);
+  }
+
+  /** What is handed over, once the kernel has been answered: it asks at once, and the workers answer as soon as they run. */
+  async #begun(pack: () => Handover | undefined): Promise<Handover | undefined> {
+    let handover = pack();
+    for (
+      let waited = 0;
+      handover === undefined && waited < INIT_WAIT_MS && !this.#options.isEnding();
+      waited += INIT_STEP_MS
+    ) {
+      await new Promise((resolve) => setTimeout(resolve, INIT_STEP_MS).unref());
+      handover = pack();
+    }
+    return handover;
   }
 
   /** Store what is mounted where the next daemon finds it. */
@@ -157,7 +169,7 @@ export class Succession<I extends ImageInstance> {
     if (supervisor === null) throw DaemonError.upgradeManager('no supervisor is configured');
     if (session.handover === undefined)
       throw DaemonError.upgradeManager('NoEnoughFds: a mount of the driver fileio cannot be handed over');
-    const handover = session.handover();
+    const handover = await this.#begun(session.handover);
     if (handover === undefined) throw DaemonError.notReady();
     const { encodeHandover } = await import('./handover.ts');
     const { sendState } = await import('./supervisor.ts');
