@@ -1,6 +1,7 @@
 // A process that cannot crash because it does nothing: `sleep infinity`, holding descriptors that must outlive the daemon.
 // Nobody talks to it: a successor takes the descriptors by their numbers. Source: DESIGN 2.1.
 import { closeSync, readFileSync, writeFileSync } from 'node:fs';
+import { withUsualPriority } from '../../base/thread-priority.ts';
 import { openPidfd, takeDescriptor } from '../../native/pidfd.ts';
 import { freeze, mayFreeze, moveToOwnGroup, thaw } from './cgroups.ts';
 
@@ -68,13 +69,15 @@ export async function startGuardian(
 ): Promise<ProcessIdentity> {
   if (fds.length > MAX_HELD) throw new Error(`${fds.length} descriptors to hold, at most ${MAX_HELD}`);
   const { spawn } = process.getBuiltinModule('node:child_process');
-  const child = spawn('sleep', ['infinity'], {
-    argv0: name,
-    detached: true,
-    cwd: '/',
-    env: { PATH: process.env['PATH'] ?? '/usr/bin:/bin' },
-    stdio: ['ignore', 'ignore', 'ignore', ...fds],
-  });
+  const child = withUsualPriority(() =>
+    spawn('sleep', ['infinity'], {
+      argv0: name,
+      detached: true,
+      cwd: '/',
+      env: { PATH: process.env['PATH'] ?? '/usr/bin:/bin' },
+      stdio: ['ignore', 'ignore', 'ignore', ...fds],
+    }),
+  );
   const { pid } = child;
   await new Promise<void>((resolve, reject) => {
     child.once('error', reject);
