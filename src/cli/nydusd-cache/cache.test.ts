@@ -5,10 +5,11 @@ import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
 import { readWhole } from '../../../test/conformance/cache-suite.ts';
 import { instanceConfig } from '../../../test/conformance/instance-config.ts';
-import { makeImage, sampleData } from '../../../test/conformance/make-image.ts';
+import { makeImage, sampleData, type MadeImage } from '../../../test/conformance/make-image.ts';
 import { tempDir } from '../../../test/support/temporary.ts';
 import { silentLogger } from '../../base/log.ts';
 import { RafsInstance } from '../../rafs/instance.ts';
+import type { ConfigV2 } from '../../storage/config.ts';
 import { main } from '../nydusd.ts';
 
 async function run(...argv: string[]): Promise<{ status: number; out: string; err: string }> {
@@ -18,21 +19,23 @@ async function run(...argv: string[]): Promise<{ status: number; out: string; er
   return { status, out: text(stdout), err: text(stderr) };
 }
 
+function open(image: MadeImage, config: ConfigV2): Promise<RafsInstance> {
+  return RafsInstance.open({
+    bootstrap: image.bootstrap,
+    id: 'cli',
+    logger: silentLogger,
+    config,
+    decodeThreads: 0,
+  });
+}
+
 test('nydusd cache: ls, verify, pin, unpin and gc of a directory', async (t) => {
   const dir = tempDir(t);
   const data = sampleData(400_000, 5);
   const image = makeImage(dir, [{ name: 'big', data }], { version: 6, compressor: 'zstd' });
   const workDir = join(dir, 'cache');
   const config = instanceConfig({ blobDir: image.blobDir, workDir });
-  const open = (): Promise<RafsInstance> =>
-    RafsInstance.open({
-      bootstrap: image.bootstrap,
-      id: 'cli',
-      logger: silentLogger,
-      config,
-      decodeThreads: 0,
-    });
-  const instance = await open();
+  const instance = await open(image, config);
   await readWhole(instance, '/big');
   const args = ['--work-dir', workDir];
   const inUse = await run('cache', 'ls', ...args);
@@ -50,7 +53,7 @@ test('nydusd cache: ls, verify, pin, unpin and gc of a directory', async (t) => 
   const bad = await run('cache', 'verify', ...args, '-B', image.bootstrap);
   assert.equal(bad.status, 1);
   assert.match(bad.out, new RegExp(`\n${image.blobId} +7 +1 +damaged chunks are fetched again\n$`));
-  const again = await open();
+  const again = await open(image, config);
   assert.ok((await readWhole(again, '/big')).equals(data));
   await again.close();
 
@@ -114,15 +117,7 @@ for (const [kind, options, suffix] of kinds) {
     const image = makeImage(dir, [{ name: 'big', data }], { version: 6, compressor: 'zstd' });
     const workDir = join(dir, 'cache');
     const config = instanceConfig({ blobDir: image.blobDir, workDir, ...options });
-    const open = (): Promise<RafsInstance> =>
-      RafsInstance.open({
-        bootstrap: image.bootstrap,
-        id: 'cli',
-        logger: silentLogger,
-        config,
-        decodeThreads: 0,
-      });
-    const instance = await open();
+    const instance = await open(image, config);
     await readWhole(instance, '/big');
     await instance.close();
     const file = join(dir, 'config.json');
@@ -152,7 +147,7 @@ for (const [kind, options, suffix] of kinds) {
     closeSync(fd);
     assert.deepEqual(await verify('--config', file), [{ blob: image.blobId, checked: 7, damaged: 1 }]);
     assert.deepEqual(await verify('--config', file), [{ blob: image.blobId, checked: 6, damaged: 0 }]);
-    const again = await open();
+    const again = await open(image, config);
     assert.ok((await readWhole(again, '/big')).equals(data));
     await again.close();
   });
