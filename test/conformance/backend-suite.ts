@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Backend } from '../../src/storage/backend/backend.ts';
-import { serveRange, type Answer, type BlobServer } from '../support/blob-server.ts';
+import { serveRange, stallAfter, type Answer, type BlobServer } from '../support/blob-server.ts';
 import type { AfterHook } from '../support/temporary.ts';
 import { sampleData } from './make-image.ts';
 
@@ -125,11 +125,8 @@ const status =
     void response.writeHead(code).end();
 /** The right headers, half of the body, then nothing more. */
 const stall: Answer = (request, response) => {
-  const { write } = response;
-  response.end = () => response;
-  serveRange(request, response, SUITE_BLOB);
-  const [, start = 0, end = 0] = (/(\d+)-(\d+)/.exec(request.headers.range ?? '') ?? []).map(Number);
-  write.call(response, SUITE_BLOB.subarray(start, start + Math.floor((end - start) / 2)), 'utf8');
+  const [, start = 0, last = 0] = (/(\d+)-(\d+)/.exec(request.headers.range ?? '') ?? []).map(Number);
+  stallAfter(SUITE_BLOB, Math.floor((last - start) / 2))(request, response);
 };
 const breakOff: Answer = (_, response) => void response.destroy();
 

@@ -110,3 +110,17 @@ export function serveRange(request: IncomingMessage, response: ServerResponse, o
   });
   body(object.subarray(start, end));
 }
+
+/** The right headers and the first bytes of the body, then nothing more; with `drip` one byte in so many milliseconds. */
+export function stallAfter(object: Uint8Array, count: number, drip?: number): Answer {
+  return (request, response) => {
+    response.end = () => response;
+    serveRange(request, response, object);
+    const start = Number(/=(\d+)-/.exec(request.headers.range ?? '')?.[1] ?? 0);
+    response.write(object.subarray(start, start + count));
+    if (drip === undefined) return;
+    let at = start + count;
+    const timer = setInterval(() => response.write(object.subarray(at, ++at)), drip);
+    response.on('close', () => clearInterval(timer));
+  };
+}

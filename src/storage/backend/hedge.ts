@@ -1,6 +1,6 @@
 // A request that stalls is sent once more: no first byte after a multiple of what answers take here, and a second one goes over another
 // connection, or to another mirror. The first good answer wins, the other is cancelled. A budget keeps the extra load at a few per cent
-// of the requests, also when the far end is slow for everybody.
+// of the requests, also when the far end is slow for everybody. Bodies that stall draw on the same budget (hedged-body.ts).
 
 /** Times that the estimate looks back on, and how many it needs. */
 const SAMPLES = 100;
@@ -50,6 +50,23 @@ export class Hedge {
     return Math.max(this.#floorMs, MULTIPLE * high);
   }
 
+  /**
+   * Take a second request from the budget. @param reserve how many must be left after it
+   *
+   * @returns false when there is none
+   */
+  spend(reserve = 0): boolean {
+    if (this.#saved < 1 + reserve) return false;
+    this.#saved--;
+    this.#requests++;
+    return true;
+  }
+
+  /** A second request was the one that helped. */
+  won(): void {
+    this.#wins++;
+  }
+
   #keep(millis: number): void {
     this.#times.push(millis);
     if (this.#times.length > SAMPLES) this.#times.shift();
@@ -71,10 +88,8 @@ export class Hedge {
     this.#saved = Math.min(MAX_SAVED, this.#saved + SHARE);
     const first = this.#start(send, false, signal);
     const patience = this.patienceMs;
-    if (patience === undefined || !(await stalls(first.answer, patience)) || this.#saved < 1)
+    if (patience === undefined || !(await stalls(first.answer, patience)) || !this.spend())
       return first.answer;
-    this.#saved--;
-    this.#requests++;
     const second = this.#start(send, true, signal);
     const pairs = [
       [first, second],
@@ -87,7 +102,7 @@ export class Hedge {
     });
     try {
       const { one, other, answer } = await Promise.any(good);
-      if (one === second) this.#wins++;
+      if (one === second) this.won();
       other.end();
       other.answer.then(discard, () => {});
       return answer;
@@ -118,7 +133,8 @@ export class Hedge {
 async function stalls(promise: Promise<unknown>, millis: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(() => resolve(true), millis);
+    // a thread that was busy looks at its sockets first
+    timer = setTimeout(() => void setImmediate(() => resolve(true)), millis);
   });
   const settled = promise.then(
     () => false,

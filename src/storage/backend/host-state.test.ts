@@ -1,4 +1,4 @@
-// Backends of one host share what is known of it; a request that stalls goes another way.
+// Backends share what is known of a host, of a proxy and of a mirror; a request that stalls goes another way.
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { collectingLogger } from '../../../test/conformance/cache-suite.ts';
@@ -93,4 +93,76 @@ test('HttpBackend: images of one host find an outage once and wait for its end t
   await one.close();
   await two.close();
   assert.notEqual(open(t, server, '/a').link, link, 'forgotten with its last user');
+});
+
+/** A server that takes connections and breaks them. */
+async function broken(t: TestContext): Promise<BlobServer> {
+  const server = await serve(t);
+  server.always = (request) => void request.socket.destroy();
+  return server;
+}
+
+test('HttpBackend: a proxy that fails for one image is left out for all that use it, whatever host they ask', async (t) => {
+  const [proxy, lines] = [await broken(t), [] as string[]];
+  const hosts = await Promise.all([serve(t), serve(t)]);
+  const more = { proxy: proxyConfig(proxy), retry_limit: 0 };
+  const [one, two] = hosts.map((host) => open(t, host, '/a', more, lines));
+  assert.ok(one !== undefined && two !== undefined);
+  for (let i = 0; i < 3; i++) await read(one, i);
+  assert.equal(proxy.requests.length, 3);
+  assert.equal(
+    lines.filter((line) => line.includes('it is left out for a while')).length,
+    1,
+    lines.join('\n'),
+  );
+  await read(two);
+  assert.equal(proxy.requests.length, 3, 'nobody asks it');
+  assert.equal(hosts[1]?.requests.length, 1);
+  // another proxy is another matter
+  const well = await serve(t);
+  await read(open(t, hosts[0] ?? well, '/a', { proxy: proxyConfig(well) }));
+  assert.equal(well.requests.length, 1);
+  await one.close();
+  await two.close();
+  await read(open(t, hosts[0] ?? well, '/b', more));
+  assert.equal(proxy.requests.length, 4, 'forgotten with its last user');
+});
+
+function proxyConfig(server: BlobServer): object {
+  const url = `http://${server.host}`;
+  const rest = { ping_url: '', check_interval: 1, use_http: false, check_pause_elapsed: 300 };
+  return { url, ...rest, fallback: true, dragonfly_scheduler_endpoint: '' };
+}
+
+test('HttpBackend: a mirror that fails for one image is left out for all, and comes back for all when its ping answers', async (t) => {
+  const [origin, mirror, lines] = [await serve(t), await broken(t), [] as string[]];
+  const config = { host: `http://${mirror.host}`, ping_url: '', headers: {}, health_check_interval: 0.1 };
+  const mirrors = [{ ...config, failure_limit: 2, health_check_pause_elapsed: 300 }];
+  const [one, two] = ['/a', '/b'].map((path) => open(t, origin, path, { mirrors }, lines));
+  assert.ok(one !== undefined && two !== undefined);
+  const asked = (): number => mirror.requests.filter(({ url }) => url !== '/v2').length;
+  await read(one);
+  await read(two);
+  assert.equal(asked(), 2);
+  await read(one);
+  await read(two);
+  assert.equal(asked(), 2, 'one failure of each makes two');
+  assert.equal(lines.filter((line) => line.includes('is left out')).length, 1);
+  mirror.always = undefined;
+  while (!lines.some((line) => line.includes('is well')))
+    await new Promise((resolve) => void setTimeout(resolve, 5));
+  await read(one);
+  await read(two);
+  assert.equal(asked(), 4);
+  // the user that leaves takes nothing from the other
+  await one.close();
+  mirror.always = (request) => void request.socket.destroy();
+  await read(two);
+  await read(two);
+  mirror.always = undefined;
+  while (lines.filter((line) => line.includes('is well')).length < 2)
+    await new Promise((resolve) => void setTimeout(resolve, 5));
+  const before = asked();
+  await read(two);
+  assert.equal(asked(), before + 1);
 });

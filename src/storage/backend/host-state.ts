@@ -5,6 +5,7 @@ import { BackendError } from '../../base/errors.ts';
 import { Hedge } from './hedge.ts';
 import { Link } from './link.ts';
 import { OutageGate } from './outage.ts';
+import { SharedStates } from './shared-states.ts';
 
 export interface HostState {
   readonly link: Link;
@@ -12,7 +13,7 @@ export interface HostState {
   readonly hedge: Hedge;
 }
 
-const hosts = new Map<string, { state: HostState; users: number }>();
+const hosts = new SharedStates<HostState>();
 
 /**
  * The state of a host; give it back with `releaseHost`.
@@ -21,20 +22,16 @@ const hosts = new Map<string, { state: HostState; users: number }>();
  * @param name what messages call it
  */
 export function acquireHost(key: string, name: string, logger: Logger): HostState {
-  let entry = hosts.get(key);
-  if (entry === undefined) {
-    entry = { state: { link: new Link(), gate: new OutageGate(name, logger), hedge: new Hedge() }, users: 0 };
-    hosts.set(key, entry);
-  }
-  entry.users++;
-  return entry.state;
+  return hosts.acquire(key, () => ({
+    link: new Link(),
+    gate: new OutageGate(name, logger),
+    hedge: new Hedge(),
+  }));
 }
 
 /** End the use of a host's state; with the last user it is forgotten. */
 export function releaseHost(key: string, state: HostState): void {
-  const entry = hosts.get(key);
-  if (entry?.state !== state || --entry.users > 0) return;
-  hosts.delete(key);
+  if (!hosts.release(key, state)) return;
   const reason = new BackendError('the backend is closed');
   state.gate.close(reason);
   state.link.close(reason);

@@ -9,7 +9,8 @@ import { redactUrl } from '../../registry/redact.ts';
 import { backoff, pause } from '../../registry/retry.ts';
 import type { Backend, BackendSetting, BlobReader, ReadHow } from './backend.ts';
 import { readCaFiles, type HttpConfig } from './http-config.ts';
-import { readRange, sizeByHead, type Asked, type RangeTarget } from './http-range.ts';
+import { readHedged } from './hedged-body.ts';
+import { readRange, sizeByHead, type Ask, type Asked, type RangeTarget } from './http-range.ts';
 import { HttpRoute, USER_AGENT } from './http-route.ts';
 import { acquireHost, releaseHost, type HostState } from './host-state.ts';
 import type { Link } from './link.ts';
@@ -273,13 +274,12 @@ export class HttpBackend implements Backend {
         const before = target.done;
         const transfer = this.link.start(bytes.length - before);
         const { progress } = target;
-        target.answered = () => transfer.answered();
         target.progress = (done) => {
           transfer.progress(done - before);
           progress?.(done);
         };
         try {
-          await readRange((method, headers) => this.#askRange(method, blobId, headers, attempt), target);
+          await this.#readRange(blobId, target, attempt, () => transfer.answered());
           got = target.done;
         } finally {
           target.progress = progress;
@@ -297,6 +297,24 @@ export class HttpBackend implements Backend {
     });
   }
 
+  /** One attempt, with a second request for what stalls: before the headers, or in the body. */
+  #readRange(blobId: string, target: RangeTarget, attempt: Attempt, answered: () => void): Promise<void> {
+    const askWith =
+      (one: Attempt): Ask =>
+      (method, headers) =>
+        this.#askRange(method, blobId, headers, one);
+    if (attempt.direct || this.#gate.isDown) return readRange(askWith(attempt), target, { answered });
+    return readHedged(target, {
+      hedge: this.#host.hedge,
+      link: this.link,
+      ask: (signal, second) => askWith({ ...attempt, second, signal }),
+      // what nobody waits for leaves one for those who wait
+      reserve: attempt.prefetch ? 1 : 0,
+      signal: attempt.signal ?? this.#closing.signal,
+      answered,
+    });
+  }
+
   /** Ask for a range; twice when nothing comes and somebody waits for it. */
   #askRange(
     method: 'GET' | 'HEAD',
@@ -305,7 +323,7 @@ export class HttpBackend implements Backend {
     attempt: Attempt,
   ): Promise<Asked> {
     const origin = this.#origin;
-    if (attempt.prefetch || attempt.direct || this.#gate.isDown)
+    if (attempt.prefetch || attempt.direct || attempt.second === true || this.#gate.isDown)
       return origin.ask(method, blobId, headers, attempt);
     return this.#host.hedge.run(
       (signal, second) => origin.ask(method, blobId, headers, { ...attempt, second, signal }),

@@ -15,17 +15,35 @@ export interface Asked {
 /** Ask for the object. The status is the caller's. */
 export type Ask = (method: 'GET' | 'HEAD', headers: Record<string, string>) => Promise<Asked>;
 
-/** Where a range goes. It survives attempts: what has arrived is not asked for again. */
+/**
+ * Where a range goes. It survives attempts: what has arrived is not asked for again. Several answers may fill it side by side, each from
+ * its own place on: a byte is written once, by the one that brings it first.
+ */
 export interface RangeTarget {
   /** first byte in the object */
   start: number;
   bytes: Uint8Array;
-  /** bytes that have arrived */
+  /** bytes that have arrived, from its start on */
   done: number;
   /** told after each piece */
   progress?: ((done: number) => void) | undefined;
+}
+
+/** One of the requests that fill a target. */
+export interface RangeStream {
   /** told when the headers of an answer are there */
-  answered?: (() => void) | undefined;
+  answered?: () => void;
+  /** true: what still comes is not wanted, nothing is written any more */
+  isOver?: () => boolean;
+}
+
+/** A body that is not what its headers announced: nothing of that answer counts. */
+export class UnannouncedBody extends BackendError {
+  constructor(url: URL, problem: string, length: number) {
+    super(`GET ${redactUrl(url)}: the body has ${problem} than the ${length} bytes it announced`, {
+      retryable: true,
+    });
+  }
 }
 
 const isSuccess = (status: number): boolean => status >= 200 && status <= 299;
@@ -53,22 +71,28 @@ export async function sizeByHead(ask: Ask): Promise<number> {
  *
  * @throws RegistryError EIO  no answer, or one that is no success; BackendError EIO an answer that cannot be right
  */
-export async function readRange(ask: Ask, target: RangeTarget): Promise<void> {
+export async function readRange(ask: Ask, target: RangeTarget, stream: RangeStream = {}): Promise<void> {
   // a server may cut a range short as long as it says so
-  while (target.done < target.bytes.length) {
-    const before = target.done;
-    const total = await readPart(ask, target);
-    const at = target.start + target.done;
-    if (target.done === before || (total !== undefined && at >= total)) return;
+  for (let at = target.done; at < target.bytes.length;) {
+    const { end, total } = await readPart(ask, target, at, stream);
+    if (end === at || (total !== undefined && target.start + end >= total)) return;
+    at = end;
   }
 }
 
-/** @returns bytes of the whole object where the server says */
-async function readPart(ask: Ask, target: RangeTarget): Promise<number | undefined> {
-  const start = target.start + target.done;
+interface Part {
+  /** where the answer ended, in the target */
+  end: number;
+  /** bytes of the whole object where the server says */
+  total: number | undefined;
+}
+
+/** One answer. @param at where it starts in the target */
+async function readPart(ask: Ask, target: RangeTarget, at: number, stream: RangeStream): Promise<Part> {
+  const start = target.start + at;
   const end = target.start + target.bytes.length;
   const { answer, url } = await ask('GET', { range: `bytes=${start}-${end - 1}` });
-  target.answered?.();
+  stream.answered?.();
   const refuse = async (problem: string): Promise<BackendError> => {
     await answer.discard();
     return new BackendError(`GET ${redactUrl(url)}: ${problem}`, { retryable: true });
@@ -77,15 +101,13 @@ async function readPart(ask: Ask, target: RangeTarget): Promise<number | undefin
     const total = parseUnsatisfied(answer.header('content-range'));
     if (total === undefined || start < total) throw await answerError(answer, 'GET', url);
     await answer.discard();
-    return total;
+    return { end: at, total };
   }
   if (answer.status >= 400) throw await answerError(answer, 'GET', url);
   if (answer.status === 200) {
     const whole = answer.contentLength;
-    if (start === 0 && whole !== undefined && whole <= end) {
-      await fill(answer, whole, target, url);
-      return whole;
-    }
+    if (start === 0 && whole !== undefined && whole <= end)
+      return { end: await fill(answer, at, whole, url, target, stream), total: whole };
     throw await refuse(
       `status 200 with ${whole ?? 'unknown'} bytes, bytes ${start} to ${end} were asked for`,
     );
@@ -97,26 +119,31 @@ async function readPart(ask: Ask, target: RangeTarget): Promise<number | undefin
       `status ${answer.status} with Content-Range ${shown}, bytes ${start} to ${end} were asked for`,
     );
   }
-  await fill(answer, got.end - got.start, target, url);
-  return got.total;
+  return { end: await fill(answer, at, got.end - got.start, url, target, stream), total: got.total };
 }
 
-/** Body of exactly `length` bytes. */
-async function fill(answer: HttpAnswer, length: number, target: RangeTarget, url: URL): Promise<void> {
-  const before = target.done;
-  const wrong = (problem: string): BackendError => {
-    // what came is not what was announced: none of it counts
-    target.done = before;
-    return new BackendError(
-      `GET ${redactUrl(url)}: the body has ${problem} than the ${length} bytes it announced`,
-      { retryable: true },
-    );
-  };
+/** Body of exactly `length` bytes. @returns where it ended in the target */
+async function fill(
+  answer: HttpAnswer,
+  from: number,
+  length: number,
+  url: URL,
+  target: RangeTarget,
+  stream: RangeStream,
+): Promise<number> {
+  let at = from;
   for await (const piece of answer.body()) {
-    if (target.done - before + piece.length > length) throw wrong('more');
-    target.bytes.set(piece, target.done);
-    target.done += piece.length;
-    target.progress?.(target.done);
+    if (stream.isOver?.() === true) return at;
+    if (at - from + piece.length > length) throw new UnannouncedBody(url, 'more', length);
+    const end = at + piece.length;
+    if (end > target.done) {
+      target.bytes.set(piece.subarray(target.done - at), target.done);
+      target.done = end;
+      target.progress?.(end);
+    }
+    at = end;
   }
-  if (target.done - before < length) throw wrong(`less (${target.done - before})`);
+  if (at - from < length && stream.isOver?.() !== true)
+    throw new UnannouncedBody(url, `less (${at - from})`, length);
+  return at;
 }

@@ -3,9 +3,10 @@ import { messageOf, RegistryError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { HttpAnswer, HttpClient } from '../../registry/http.ts';
 import { redactUrl } from '../../registry/redact.ts';
-import { Breaker } from './breaker.ts';
-import { Health } from './health.ts';
-import type { HttpConfig, MirrorConfig } from './http-config.ts';
+import type { Breaker } from './breaker.ts';
+import type { Health } from './health.ts';
+import type { HttpConfig } from './http-config.ts';
+import { leaseBreaker, leaseMirror, leaseProxyHealth, type Lease, type Mirror } from './peers.ts';
 
 export const USER_AGENT = 'nydusd/1.0.0';
 const HEADER_VARIABLE = 'NYDUS_HEADER_';
@@ -34,11 +35,9 @@ export interface RouteRequest {
   signal?: AbortSignal | undefined;
 }
 
-interface Mirror {
-  config: MirrorConfig;
-  url: URL;
-  health: Health;
-  failures: number;
+interface MirrorWay {
+  headers: Record<string, string>;
+  lease: Lease<Mirror>;
 }
 
 /** Headers that the environment adds to every request. */
@@ -57,52 +56,29 @@ export function environmentHeaders(env: NodeJS.ProcessEnv): Record<string, strin
 export class HttpRoute {
   readonly #options: RouteOptions;
   readonly #environment: Record<string, string>;
-  readonly #mirrors: Mirror[];
+  readonly #mirrors: MirrorWay[];
   #proxyUrl: string;
-  readonly #proxyHealth: Health | undefined;
-  /** a proxy that nobody pings and that is gone is left out for a while */
-  readonly #proxyBreaker: Breaker;
+  readonly #proxyHealth: Lease<Health> | undefined;
+  #proxyBreaker: Lease<Breaker>;
   /** `use_http`: decided by the first URL, then kept */
   #rewrites: boolean | undefined;
 
   constructor(options: RouteOptions) {
-    const { config, http, clock, logger } = options;
+    const { config, clock, logger } = options;
     const { proxy } = config;
     this.#options = options;
     this.#environment = environmentHeaders(options.env);
     this.#proxyUrl = proxy?.url ?? '';
-    this.#proxyBreaker = new Breaker(clock);
+    this.#proxyBreaker = leaseBreaker(this.#proxyUrl, clock);
     if (proxy !== null) {
-      this.#proxyHealth = new Health({
-        pingUrl: proxy.ping_url,
-        intervalSeconds: proxy.check_interval,
-        pauseSeconds: proxy.check_pause_elapsed,
-        timeoutSeconds: config.connect_timeout,
-        belowStatus: 400,
-        onlyWhenUnwell: false,
-        http,
-        clock,
-      });
-      this.#proxyHealth.onChange = (well) =>
-        logger.warn(`proxy ${redactUrl(proxy.url)} is ${well ? 'well' : 'not well'}`);
+      this.#proxyHealth = leaseProxyHealth(proxy, options);
       if (proxy.dragonfly_scheduler_endpoint !== '') {
         logger.warn('dragonfly_scheduler_endpoint is not used: requests go to the HTTP proxy of Dragonfly');
       }
     }
     this.#mirrors = config.mirrors.map((mirror) => ({
-      config: mirror,
-      url: new URL(mirror.host),
-      failures: 0,
-      health: new Health({
-        pingUrl: mirror.ping_url === '' ? `${mirror.host.replace(/\/+$/, '')}/v2` : mirror.ping_url,
-        intervalSeconds: mirror.health_check_interval,
-        pauseSeconds: mirror.health_check_pause_elapsed,
-        timeoutSeconds: config.timeout,
-        belowStatus: 500,
-        onlyWhenUnwell: true,
-        http,
-        clock,
-      }),
+      headers: mirror.headers,
+      lease: leaseMirror(mirror, options),
     }));
   }
 
@@ -113,8 +89,13 @@ export class HttpRoute {
 
   /** Change the proxy for requests to come; '' = none. Kept only where a proxy section says how to use it. */
   setProxyUrl(url: string): void {
-    if (url === '' || URL.parse(url) !== null) this.#proxyUrl = url;
-    else this.#options.logger.warn(`proxy_url is no URL, it is ignored`);
+    if (url !== '' && URL.parse(url) === null) {
+      this.#options.logger.warn(`proxy_url is no URL, it is ignored`);
+      return;
+    }
+    this.#proxyUrl = url;
+    this.#proxyBreaker.release();
+    this.#proxyBreaker = leaseBreaker(url, this.#options.clock);
   }
 
   /**
@@ -126,19 +107,20 @@ export class HttpRoute {
     const { config, logger, fallbackFrom } = this.#options;
     const fallback = config.proxy?.fallback ?? true;
     if (this.hasProxy && !(request.direct && fallback)) {
-      const health = this.#proxyHealth;
+      const health = this.#proxyHealth?.state;
+      const breaker = this.#proxyBreaker.state;
       health?.use();
-      if (health?.healthy !== false && (!fallback || this.#proxyBreaker.allows())) {
+      if (health?.healthy !== false && (!fallback || breaker.allows())) {
         try {
           const answer = await this.#through(request);
-          this.#proxyBreaker.succeeded();
+          breaker.succeeded();
           if (answer.status < fallbackFrom || !fallback) return answer;
           await answer.discard();
           logger.debug(`the proxy answered ${answer.status}, asking the origin`);
         } catch (error) {
           request.signal?.throwIfAborted();
           if (!fallback) throw error;
-          const out = this.#proxyBreaker.failed() ? `, it is left out for a while` : '';
+          const out = breaker.failed() ? `, it is left out for a while` : '';
           logger.warn(`the proxy failed, asking the origin${out}: ${messageOf(error)}`);
         }
       } else if (!fallback) {
@@ -191,9 +173,9 @@ export class HttpRoute {
 
   async #mirrored(request: RouteRequest): Promise<HttpAnswer | undefined> {
     let skip = request.second === true;
-    for (const mirror of this.#mirrors) {
-      mirror.health.use();
-      if (!mirror.health.healthy) continue;
+    for (const { lease, headers } of this.#mirrors) {
+      const mirror = lease.state;
+      if (!mirror.use()) continue;
       if (skip) {
         skip = false;
         continue;
@@ -203,34 +185,23 @@ export class HttpRoute {
       url.hostname = mirror.url.hostname;
       url.port = mirror.url.port;
       try {
-        const answer = await this.#to(request, url, mirror.config.headers);
+        const answer = await this.#to(request, url, headers);
         if (answer.status < 500) {
-          mirror.failures = 0;
+          mirror.succeeded();
           return answer;
         }
         await answer.discard();
       } catch (error) {
         request.signal?.throwIfAborted();
-        this.#mirrorFailed(mirror, error);
+        mirror.failed(error);
       }
     }
     return undefined;
   }
 
-  #mirrorFailed(mirror: Mirror, error: unknown): void {
-    mirror.failures++;
-    const { logger } = this.#options;
-    logger.warn(`mirror ${mirror.url.origin} failed: ${messageOf(error)}`);
-    if (mirror.failures < mirror.config.failure_limit) return;
-    mirror.health.onChange = (well) => {
-      if (well) mirror.failures = 0;
-      logger.warn(`mirror ${mirror.url.origin} is ${well ? 'used again' : 'left out'}`);
-    };
-    mirror.health.set(false);
-  }
-
   close(): void {
-    this.#proxyHealth?.close();
-    for (const mirror of this.#mirrors) mirror.health.close();
+    this.#proxyHealth?.release();
+    this.#proxyBreaker.release();
+    for (const { lease } of this.#mirrors) lease.release();
   }
 }

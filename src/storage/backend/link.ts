@@ -81,6 +81,12 @@ export class Link {
     return Math.min(MAX_BDP, rttMs * bytesPerMs);
   }
 
+  /** What each request under way may expect of the rate; undefined until it was measured. */
+  get share(): number | undefined {
+    const { bytesPerMs } = this;
+    return bytesPerMs === undefined ? undefined : bytesPerMs / Math.max(1, this.#requests);
+  }
+
   /** True once both estimates have been measured. */
   get known(): boolean {
     return this.#rtts.length > 0 && this.#rates.length > 0;

@@ -130,7 +130,7 @@ class RegistryOrigin implements HttpOrigin {
       answer = await this.#line.send('GET', url, headers, attempt, false);
     } catch (error) {
       // the host may be gone for good: the next attempt asks the registry
-      this.#redirects.drop(blobId, url);
+      if (attempt.signal?.aborted !== true) this.#redirects.drop(blobId, url);
       throw error;
     }
     if (isSuccess(answer.status) || answer.status === 416) return answer;
