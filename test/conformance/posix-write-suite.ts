@@ -37,6 +37,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { CORNERS, runCorner } from './posix-write-corners.ts';
 
 const USER = 1234;
 const GROUP = 2345;
@@ -232,7 +233,7 @@ const CASES: readonly Case[] = [
     },
   ],
   [
-    'rename: exchange, and no replacement when asked so',
+    'rename: mv -n replaces nothing',
     (dir) => {
       writeFileSync(join(dir, 'a'), 'a');
       writeFileSync(join(dir, 'b'), 'b');
@@ -550,6 +551,13 @@ export async function posixWriteSuite(t: TestContext, root: string): Promise<voi
       const dir = join(root, `case${at}`);
       mkdirSync(dir);
       act(dir);
+    });
+  }
+  for (const [at, corner] of CORNERS.entries()) {
+    await t.test(corner.name, () => {
+      const dir = join(root, `corner${at}`);
+      mkdirSync(dir);
+      runCorner(corner, dir);
     });
   }
 }

@@ -45,7 +45,7 @@ for (const [what, fault, said] of FAULTS) {
       writeFileSync(preload, faulty(fault));
       const config = localConfig(join(bootstrap, '..', 'blobs'), join(work, 'cache'));
       const options = { workDir: join(work, 'run'), bootstrap, config };
-      const NODE_OPTIONS = `--import=${pathToFileURL(preload)}`;
+      const NODE_OPTIONS = `--import=${pathToFileURL(preload).href}`;
       await using daemon = await startDaemon({ ...options, env: { NODE_OPTIONS } });
       assert.equal(readFileSync(join(daemon.mountpoint, 'data')).length, 8000);
       daemon.child.kill('SIGUSR2');
@@ -72,7 +72,7 @@ test('nydusd: with a log file, the reason is in it and nothing is lost on the wa
   await using daemon = await startDaemon({
     workDir: join(work, 'run'),
     args: ['--log-file', join(work, 'daemon.log')],
-    env: { NODE_OPTIONS: `--import=${pathToFileURL(preload)}` },
+    env: { NODE_OPTIONS: `--import=${pathToFileURL(preload).href}` },
   });
   daemon.child.kill('SIGUSR2');
   assert.equal(await daemon.ended, 1);

@@ -248,7 +248,7 @@ export function deviceOf(rdev: number): bigint {
   );
 }
 
-/** A 64-bit number of a message; past 2^53 it is not exact, which only a hostile kernel would send. */
+/** A 64-bit number of a message; past 2^53 it is not exact: no file is that large, EFBIG. */
 export function wide(view: DataView, at: number): number {
   return view.getUint32(at + 4, true) * WORD + view.getUint32(at, true);
 }

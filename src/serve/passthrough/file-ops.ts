@@ -34,13 +34,16 @@ import {
   writeOut,
 } from './messages.ts';
 
-const { EEXIST, EINVAL } = constants.errno;
+const { EEXIST, EFBIG, EINVAL } = constants.errno;
 const { O_CREAT, O_DIRECT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_RDONLY, O_RDWR, O_WRONLY } = files;
 
 const BODY = inHeader.size;
 const OUT = outHeader.size;
 const R = offsetsOf(readIn);
 const W = offsetsOf(writeIn);
+const F = offsetsOf(fallocateIn);
+const L = offsetsOf(lseekIn);
+const C = offsetsOf(copyFileRangeIn);
 const FSYNC_DATA_ONLY = 1;
 /** Buffers of a reader are not aligned as O_DIRECT wants them. */
 const DROPPED = O_CREAT | O_EXCL | O_NOCTTY | O_DIRECT;
@@ -138,7 +141,8 @@ export function write(c: PassthroughContext, x: Exchange): number {
   const offset = wide(view, BODY + W.offset);
   const size = view.getUint32(BODY + W.size, true);
   const start = BODY + writeIn.size;
-  if (size > x.length - start || !Number.isSafeInteger(offset)) return -EINVAL;
+  if (size > x.length - start) return -EINVAL;
+  if (!Number.isSafeInteger(offset)) return -EFBIG;
   const handle = wide(view, BODY + W.fh);
   const from = c.requestAddress(x, start);
   const put = withFile(c, x, handle, O_WRONLY, (fd) => pwriteFrom(fd, from, size, offset));
@@ -168,12 +172,19 @@ export function fsync(c: PassthroughContext, x: Exchange): number {
 }
 
 export function fallocate(c: PassthroughContext, x: Exchange): number {
-  const { mode, offset, length, fh } = fallocateIn.read(x.request.view, BODY);
+  const { view } = x.request;
+  const [offset, length] = [wide(view, BODY + F.offset), wide(view, BODY + F.length)];
+  if (!Number.isSafeInteger(offset + length)) return -EFBIG;
+  const mode = view.getUint32(BODY + F.mode, true);
+  const fh = wide(view, BODY + F.fh);
   return withFile(c, x, fh, O_RDWR, (fd) => fallocateFd(fd, mode, offset, length));
 }
 
 export function lseek(c: PassthroughContext, x: Exchange): number {
-  const { fh, offset, whence } = lseekIn.read(x.request.view, BODY);
+  const { view } = x.request;
+  const fh = wide(view, BODY + L.fh);
+  const offset = view.getBigInt64(BODY + L.offset, true);
+  const whence = view.getUint32(BODY + L.whence, true);
   const found = withFile(c, x, fh, O_RDONLY, (fd) => seekFd(fd, offset, whence));
   if (found < 0) return found;
   lseekOut.write(x.reply.view, OUT, { offset: found });
@@ -185,19 +196,20 @@ const OUT_OFFSET = 8;
 const MAX_COPY = 1 << 30;
 
 export function copyRange(c: PassthroughContext, x: Exchange): number {
-  const m = copyFileRangeIn.read(x.request.view, BODY);
-  const target = c.fdAt(x.request.view, BODY + offsetsOf(copyFileRangeIn).nodeidOut);
+  const { view } = x.request;
+  const target = c.fdAt(view, BODY + C.nodeidOut);
   if (target < 0) return target;
-  const to = m.fhOut > 0 ? m.fhOut : c.reopenFile(target, O_WRONLY);
+  const [handleIn, handleOut] = [wide(view, BODY + C.fhIn), wide(view, BODY + C.fhOut)];
+  const to = handleOut > 0 ? handleOut : c.reopenFile(target, O_WRONLY);
   if (to < 0) return to;
-  c.timesView.setBigInt64(0, BigInt(m.offsetIn), true);
-  c.timesView.setBigInt64(OUT_OFFSET, BigInt(m.offsetOut), true);
+  c.timesView.setBigInt64(0, view.getBigInt64(BODY + C.offsetIn, true), true);
+  c.timesView.setBigInt64(OUT_OFFSET, view.getBigInt64(BODY + C.offsetOut, true), true);
   const [offsetIn, offsetOut] = [c.timesAddress, c.timesAddress + OUT_OFFSET];
-  const length = Math.min(m.length, MAX_COPY);
-  const copied = withFile(c, x, m.fhIn, O_RDONLY, (fd) =>
+  const length = Math.min(wide(view, BODY + C.length), MAX_COPY);
+  const copied = withFile(c, x, handleIn, O_RDONLY, (fd) =>
     copyFileRange(fd, offsetIn, to, offsetOut, length, 0),
   );
-  if (m.fhOut === 0) closeFd(to);
+  if (handleOut === 0) closeFd(to);
   if (copied < 0) return copied;
   writeOut.write(x.reply.view, OUT, { size: copied });
   return writeOut.size;

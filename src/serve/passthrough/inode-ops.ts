@@ -34,7 +34,7 @@ import {
   SetattrValid as Valid,
 } from './messages.ts';
 
-const { EINVAL, ENAMETOOLONG } = constants.errno;
+const { EFBIG, EINVAL, ENAMETOOLONG } = constants.errno;
 
 const H = offsetsOf(inHeader);
 const S = offsetsOf(setattrIn);
@@ -111,7 +111,7 @@ const changeMode: Change = (c, view, fd, valid) =>
 const changeSize: Change = (c, view, fd, valid) => {
   if ((valid & Valid.SIZE) === 0) return 0;
   const size = wide(view, BODY + S.size);
-  if (!Number.isSafeInteger(size)) return -EINVAL;
+  if (!Number.isSafeInteger(size)) return -EFBIG;
   const handle = (valid & Valid.FH) === 0 ? 0 : wide(view, BODY + S.fh);
   const file = handle > 0 ? handle : c.reopenFile(fd, files.O_WRONLY);
   if (file < 0) return file;
