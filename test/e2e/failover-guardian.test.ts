@@ -1,5 +1,5 @@
-// Who ends the guardian: every end of a daemon but kill -9, and no failed start leaves one. Guardians are found by the PATH that
-// they get from their daemon, which has a directory of this test in it.
+// Who ends the guardian: every end of a daemon but kill -9, and no failed start leaves one. Guardians are found by the path of the
+// record that they are started with.
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,6 +18,7 @@ import {
 import { firstReason } from '../support/golden.ts';
 import { requireFuse, requireRoot } from '../support/prerequisites.ts';
 import { requireProgram } from '../support/programs.ts';
+import { guardiansBelow } from '../support/erofs-image.ts';
 import { Supervisor } from '../support/supervisor.ts';
 import { mountsBelow, unmountBelow } from '../support/temporary.ts';
 
@@ -29,33 +30,13 @@ const skip = firstReason(
 );
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** `sleep infinity` processes whose PATH has this directory. */
-function sleepers(mark: string): number[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-    .filter((pid) => {
-      try {
-        // the name first: the rest cannot be read of a process that waits for a page of some mount
-        const isSleep = readFileSync(`/proc/${pid}/comm`, 'latin1') === 'sleep\n';
-        return isSleep && readFileSync(`/proc/${pid}/environ`, 'latin1').includes(mark) && isSleeping(pid);
-      } catch {
-        return false;
-      }
-    });
-}
-
-/** A place whose daemons mark their guardians. @returns it, and the guardians that are there */
+/** A place that nothing stays behind of. @returns it, and the guardians that are there */
 function marked(t: TestContext): { at: Place; guardians: () => number[] } {
   const at = place(t, 2, 100_000);
-  const mark = join(at.dir, 'mark');
-  const before = process.env['PATH'];
-  process.env['PATH'] = `${before}:${mark}`;
   t.after(() => {
-    process.env['PATH'] = before;
-    for (const pid of sleepers(mark)) process.kill(pid, 'SIGKILL');
+    for (const pid of guardiansBelow(at.dir)) process.kill(pid, 'SIGKILL');
   });
-  return { at, guardians: () => sleepers(mark) };
+  return { at, guardians: () => guardiansBelow(at.dir) };
 }
 
 /** One that is being ended takes a moment. */

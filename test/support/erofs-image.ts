@@ -1,6 +1,6 @@
 // An image for tests of the kernel drivers: random files, so that a hole is never taken for data.
 import { randomFillSync } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { localConfig } from './daemon.ts';
 import { nydusImage } from './programs.ts';
@@ -50,4 +50,28 @@ export function guardiansOf(apisock: string): number[] {
 /** The first of them. */
 export function guardianOf(apisock: string): number | undefined {
   return guardiansOf(apisock)[0];
+}
+
+/** Pids of all guardians whose record is to lie below a directory, also of those that no record names. */
+export function guardiansBelow(dir: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => {
+      try {
+        // the name first: the arguments of a process that hangs in exec cannot be read
+        if (!/^(sh|dash|busybox)\n$/.test(readFileSync(`/proc/${pid}/comm`, 'latin1'))) return false;
+        const args = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+        return args[3] === 'nydusd-guardian' && (args[4] ?? '').startsWith(`${dir}/`);
+      } catch {
+        return false;
+      }
+    });
+}
+
+/** Guardians that are still there after a while. */
+export async function guardiansLeft(dir: string): Promise<number[]> {
+  for (let waited = 0; guardiansBelow(dir).length > 0 && waited < 100; waited++)
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  return guardiansBelow(dir);
 }

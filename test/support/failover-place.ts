@@ -19,7 +19,7 @@ export interface Place {
 function endKeepers(dir: string): void {
   for (const name of readdirSync(dir).filter((each) => each.endsWith('.failover'))) {
     const pid = keeperOf(join(dir, name.slice(0, -'.failover'.length)));
-    if (pid !== undefined && isSleeping(pid) && readFileSync(`/proc/${pid}/comm`, 'utf8') === 'sleep\n')
+    if (pid !== undefined && isSleeping(pid) && readFileSync(`/proc/${pid}/comm`, 'utf8') === 'sh\n')
       process.kill(pid, 'SIGKILL');
   }
 }

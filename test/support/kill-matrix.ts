@@ -6,7 +6,7 @@ import type { TestContext } from 'node:test';
 import { BlobServer } from './blob-server.ts';
 import { CheckReaders, type ReaderReport } from './check-readers.ts';
 import { startDaemon, type Daemon } from './daemon.ts';
-import { guardiansOf, type RandomImage } from './erofs-image.ts';
+import { guardiansLeft, guardiansOf, type RandomImage } from './erofs-image.ts';
 import { mountsBelow, unmountBelow } from './temporary.ts';
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
@@ -130,6 +130,8 @@ export async function playRound(t: TestContext, round: KillRound): Promise<KillO
       problems.push(`afterwards: ${JSON.stringify(healed)}`);
     const status = await daemon.stop();
     if (status !== 0) problems.push(`the daemon ended with ${status}`);
+    const guardians = await guardiansLeft(dir);
+    if (guardians.length > 0) problems.push(`guardians that nobody knows: ${guardians.join()}`);
     if (mountsBelow(dir).length > 0) problems.push(`left behind: ${mountsBelow(dir).join()}`);
     return { report, outageMs, wentOn: /going on with the mount/.test(log), problems, log };
   } finally {

@@ -10,7 +10,7 @@ import {
   bootId,
   endGuardian,
   isAlive,
-  startGuardian,
+  startRecorded,
   takeFromGuardian,
   type ProcessIdentity,
 } from '../../serve/guardian/guardian.ts';
@@ -158,25 +158,27 @@ export class Keeper {
     if (fd === undefined || device === undefined || this.#ending) return;
     const old = this.#guardian;
     try {
-      const guardian = await startGuardian([fd, this.#slots], (dead) => this.#onDeath(dead));
-      if (this.#ending) {
-        endGuardian(guardian);
-        return;
-      }
-      this.#guardian = guardian;
-      const record: KeeperRecord = {
-        version: 1,
-        boot: bootId(),
-        guardian,
-        former: old,
-        held: HELD,
-        mountpoint: this.#mountpoint,
-        device,
+      const write = ([guardian]: ProcessIdentity[]): void => {
+        if (guardian === undefined || this.#ending) return; // it ends, being in no record
+        this.#guardian = guardian;
+        const record: KeeperRecord = {
+          version: 1,
+          boot: bootId(),
+          guardian,
+          former: old,
+          held: HELD,
+          mountpoint: this.#mountpoint,
+          device,
+        };
+        // the state's credentials are not in here; a crash leaves the old record or the new one
+        writeFileSync(`${this.#path}.new`, `${JSON.stringify(record)}\n`, { mode: 0o600 });
+        renameSync(`${this.#path}.new`, this.#path);
       };
-      // the state's credentials are not in here; a crash leaves the old record or the new one
-      writeFileSync(`${this.#path}.new`, `${JSON.stringify(record)}\n`, { mode: 0o600 });
-      renameSync(`${this.#path}.new`, this.#path);
+      const held = [fd, this.#slots];
+      await startRecorded(held, { path: this.#path, write }, [], (dead) => this.#onDeath(dead));
     } catch (error) {
+      this.#guardian = old;
+      if (this.#ending) return;
       this.#logger.error(`no guardian: ${messageOf(error)}; the mount will not outlive this daemon`);
       return;
     }

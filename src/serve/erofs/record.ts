@@ -28,6 +28,8 @@ export interface FeedRecord {
   version: 2;
   boot: string;
   guardians: ProcessIdentity[];
+  /** those before them, which may not have been ended yet */
+  former?: readonly ProcessIdentity[] | undefined;
   blobs: RecordedBlob[];
   mounts: RecordedMount[];
 }

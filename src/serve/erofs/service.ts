@@ -10,6 +10,7 @@ import { forgetDataFile, knowDataFile } from '../../storage/cache/known-files.ts
 import {
   bootId,
   endGuardian,
+  isAlive,
   MAX_HELD,
   startGuardians,
   takeFromGuardian,
@@ -313,11 +314,15 @@ export class ErofsService {
       forgetByManager(STORED);
     } else {
       const { descriptors } = this.#feed;
-      const guardians = await startGuardians(descriptors, (dead) => this.#onGuardianDeath(dead));
-      this.#guardians = guardians;
-      const record: FeedRecord = { version: 2, boot: bootId(), guardians, blobs: held, mounts };
-      writeRecord(this.#record, record);
-      this.#store(record, descriptors);
+      const recordOf = (guardians: ProcessIdentity[]): FeedRecord => {
+        return { version: 2, boot: bootId(), guardians, former: old, blobs: held, mounts };
+      };
+      this.#guardians = await startGuardians(
+        descriptors,
+        { path: this.#record, write: (guardians) => writeRecord(this.#record, recordOf(guardians)) },
+        (dead) => this.#onGuardianDeath(dead),
+      );
+      this.#store(recordOf([...this.#guardians]), descriptors);
     }
     if (this.#formerRecord !== undefined) removeRecord(this.#formerRecord);
     this.#formerRecord = undefined;
@@ -406,11 +411,16 @@ function takeLeft(record: FeedRecord | undefined, options: ErofsServiceOptions):
   for (const { mountpoint } of record.mounts) takeAwayOverlays(mountpoint);
   const count = HELD_FIRST + record.blobs.length;
   let [taken, problem]: [number[] | undefined, unknown] = [undefined, undefined];
-  try {
-    for (const guardian of record.guardians) taken ??= takeFromGuardian(guardian, count);
-  } catch (error) {
-    problem = error;
+  const { guardians, former = [] } = record;
+  for (const guardian of [...guardians, ...former]) {
+    try {
+      taken ??= takeFromGuardian(guardian, count);
+    } catch (error) {
+      problem ??= error;
+    }
   }
+  // that daemon was killed while it changed guardians
+  if (taken !== undefined && guardians.some(isAlive)) former.forEach(endGuardian);
   const left = taken === undefined ? takeStored(options.record) : { record, taken };
   if (left !== undefined) {
     const what = `${left.record.mounts.length} mounts, ${left.record.blobs.length} blobs`;

@@ -1,25 +1,51 @@
 import assert from 'node:assert/strict';
-import { closeSync, fstatSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, existsSync, fstatSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { requireRoot } from '../../../test/support/prerequisites.ts';
 import { readRecord, recordPath, writeRecord } from '../erofs/record.ts';
-import { bootId, endGuardian, isAlive, startGuardian, takeFromGuardian } from './guardian.ts';
+import {
+  bootId,
+  endGuardian,
+  isAlive,
+  startGuardian,
+  takeFromGuardian,
+  type ProcessIdentity,
+} from './guardian.ts';
+
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+function record(dir: string, ...guardians: ProcessIdentity[]): string {
+  const path = join(dir, 'record');
+  writeFileSync(path, `${JSON.stringify({ boot: 'x', guardians, mounts: [] })}\n`);
+  return path;
+}
+
+function directory(t: TestContext): string {
+  const dir = mkdtempSync(join(tmpdir(), 'nydus-guardian-'));
+  t.after(() => rmSync(dir, { recursive: true }));
+  return dir;
+}
 
 test(
   'guardian: what it holds can be taken after its maker has closed it, until it ends',
   { skip: requireRoot() },
   async (t) => {
-    const dir = mkdtempSync(join(tmpdir(), 'nydus-guardian-'));
-    t.after(() => rmSync(dir, { recursive: true }));
+    const dir = directory(t);
     const fds = ['a', 'b'].map((name) => {
       writeFileSync(join(dir, name), name);
       return openSync(join(dir, name), 'r');
     });
     const inodes = fds.map((fd) => fstatSync(fd).ino);
     const died = Promise.withResolvers<number>();
-    const guardian = await startGuardian(fds, ({ pid }) => died.resolve(pid));
+    const made = await startGuardian(fds, join(dir, 'record'), ({ pid }) => died.resolve(pid));
+    const guardian = made.identity;
+    record(dir, { pid: 1, startTime: '0' }, guardian);
+    await made.confirm();
     for (const fd of fds) closeSync(fd);
     const taken = takeFromGuardian(guardian, 2) ?? [];
     assert.deepEqual(
@@ -35,6 +61,47 @@ test(
     assert.equal(takeFromGuardian(guardian, 2), undefined);
   },
 );
+
+test('guardian: one that its record does not name ends, and says so to who confirms it', async (t) => {
+  const dir = directory(t);
+  for (const named of [undefined, { pid: 1, startTime: '0' }]) {
+    if (named !== undefined) record(dir, named);
+    const died = Promise.withResolvers<number>();
+    const made = await startGuardian([], join(dir, 'record'), ({ pid }) => died.resolve(pid));
+    await assert.rejects(made.confirm(), /is not in its record/);
+    assert.equal(await died.promise, made.identity.pid);
+  }
+});
+
+const module = fileURLToPath(new URL('./guardian.ts', import.meta.url));
+
+for (const [moment, writes] of [
+  ['before the record is there', false],
+  ['when the record is there', true],
+] as const)
+  test(`guardian: its maker gets kill -9 ${moment}: it ${writes ? 'stays' : 'ends'}`, async (t) => {
+    const dir = directory(t);
+    const path = join(dir, 'record');
+    // the maker never confirms: all it can do is to die
+    const script = `
+      const { startGuardian } = require(${JSON.stringify(module)});
+      startGuardian([], ${JSON.stringify(path)}, () => {}).then(({ identity }) => {
+        if (${writes}) require('node:fs').writeFileSync(${JSON.stringify(path)}, JSON.stringify({ guardians: [identity] }) + '\\n');
+        console.log(JSON.stringify(identity));
+        setInterval(() => {}, 1000);
+      });`;
+    const maker = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const [line] = (await once(maker.stdout, 'data')) as [Buffer];
+    const guardian = JSON.parse(line.toString()) as ProcessIdentity;
+    t.after(() => endGuardian(guardian));
+    assert.equal(isAlive(guardian), true);
+    maker.kill('SIGKILL');
+    await once(maker, 'exit');
+    const reading = `/proc/${guardian.pid}/fd/1`;
+    const settled = (): boolean => !isAlive(guardian) || !existsSync(reading);
+    for (let waited = 0; !settled() && waited < 500; waited++) await sleep(10);
+    assert.equal(isAlive(guardian), writes);
+  });
 
 test('record: of this boot it is read back whole, of another one or damaged it is nothing', (t) => {
   const dir = mkdtempSync(join(tmpdir(), 'nydus-record-'));
