@@ -81,6 +81,8 @@ export class ErofsService {
   readonly #files: ReadonlyMap<string, number>;
   readonly #probed = new Set<number>();
   #guardians: readonly ProcessIdentity[] = [];
+  /** those before them, until these are there */
+  readonly #former: ProcessIdentity[] = [];
   #ending = false;
   /** of the daemon that handed over */
   #formerRecord: string | undefined;
@@ -303,7 +305,7 @@ export class ErofsService {
   }
 
   async #renewOnce(): Promise<void> {
-    const old = this.#guardians;
+    this.#former.push(...this.#guardians);
     const { held } = this.#feed;
     if (HELD_FIRST + held.length > MAX_HELD)
       throw new Error(`${held.length} blobs, a guardian holds ${MAX_HELD}`);
@@ -315,18 +317,19 @@ export class ErofsService {
     } else {
       const { descriptors } = this.#feed;
       const recordOf = (guardians: ProcessIdentity[]): FeedRecord => {
-        return { version: 2, boot: bootId(), guardians, former: old, blobs: held, mounts };
+        return { version: 2, boot: bootId(), guardians, former: this.#former, blobs: held, mounts };
       };
-      this.#guardians = await startGuardians(
-        descriptors,
-        { path: this.#record, write: (guardians) => writeRecord(this.#record, recordOf(guardians)) },
-        (dead) => this.#onGuardianDeath(dead),
-      );
+      const write = (guardians: ProcessIdentity[]): void => {
+        this.#guardians = guardians;
+        writeRecord(this.#record, recordOf(guardians));
+      };
+      const onDeath = (dead: ProcessIdentity): void => this.#onGuardianDeath(dead);
+      await startGuardians(descriptors, { path: this.#record, write }, onDeath);
       this.#store(recordOf([...this.#guardians]), descriptors);
     }
     if (this.#formerRecord !== undefined) removeRecord(this.#formerRecord);
     this.#formerRecord = undefined;
-    for (const guardian of old) endGuardian(guardian);
+    for (const guardian of this.#former.splice(0)) endGuardian(guardian);
   }
 
   /** A service manager is one more guardian. */
@@ -354,7 +357,7 @@ export class ErofsService {
     const gone = await Promise.all(all.map(({ mount }) => mount.unmount(busyMs)));
     await this.#turn;
     removeRecord(this.#record);
-    const guardians = this.#guardians;
+    const guardians = [...this.#guardians, ...this.#former];
     if (gone.every(Boolean) || this.#feed.complete) {
       forgetByManager(STORED);
       await this.#feed.close();
@@ -378,7 +381,7 @@ export class ErofsService {
     for (const { mount } of this.#served) mount.leave();
     await this.#feed.leave();
     // complete mounts need nobody: the record stays, so that the next daemon knows whose they are
-    if (complete) for (const guardian of this.#guardians) endGuardian(guardian);
+    if (complete) for (const guardian of [...this.#guardians, ...this.#former]) endGuardian(guardian);
   }
 }
 
