@@ -4,16 +4,15 @@ import { closeSync } from 'node:fs';
 import { release } from 'node:os';
 import { messageOf, UsageError } from '../../base/errors.ts';
 import type { Logger, LogLevel } from '../../base/log.ts';
-import { duplicateDescriptor, setNonBlocking } from '../../native/descriptor.ts';
+import { setNonBlocking } from '../../native/descriptor.ts';
 import { prepareInterrupts } from '../../native/thread-interrupt.ts';
-import { AccessLog, ACCESS_LOG_BYTES } from '../access-log.ts';
 import { COUNTER_SET_BYTES, CounterSet, emptyStats, type FsStats } from '../counters.ts';
 import { SessionState } from '../session-state.ts';
 import { minorOf } from '../handshake.ts';
 import type { PseudoNode } from '../pseudo/pseudo-tree.ts';
 import { READ_AHEAD, ROOT_NODEID } from '../opcodes.ts';
 import { Accounting, type MountAccounting } from './accounting.ts';
-import { cloneDevice, mountDevice, raiseReadAhead, unmountDevice } from './device.ts';
+import { mountDevice, raiseReadAhead, unmountDevice } from './device.ts';
 import { fuseMountOf } from './mount-info.ts';
 import { drainConnection } from './drain.ts';
 import { MissReader, type InFlight } from './miss-reader.ts';
@@ -26,8 +25,8 @@ import {
   type SessionInstance,
 } from './mount-table.ts';
 import { invalidateEntry, invalidateTree } from './notifications.ts';
-import type { BackendNews, WorkerReport } from './thread-messages.ts';
-import { WorkerHandle } from './worker-handle.ts';
+import type { WorkerReport } from './thread-messages.ts';
+import { WorkerGroup } from './worker-group.ts';
 
 export type { FsStats } from '../counters.ts';
 export type { AccessPattern, AccountingOptions, FileStats } from './accounting.ts';
@@ -58,8 +57,6 @@ export interface FuseMountOptions {
 /** How long a replaced image is kept for files that are still open. */
 const DRAIN_MS = 2000;
 const DRAIN_STEP_MS = 20;
-/** How long the end of the process may be held up by workers that do not listen. */
-const EXIT_MS = 500;
 /** How long reads under way may take when the mount is left to another daemon. */
 const LEAVE_MS = 2000;
 /** Entries of an old root that are named to kernels that cannot forget everything at once. */
@@ -96,7 +93,7 @@ export class FuseSession {
   readonly #options: FuseMountOptions;
   readonly #deviceFd: number;
   readonly #state = new SessionState();
-  readonly #workers: WorkerHandle[] = [];
+  readonly #workers: WorkerGroup;
   readonly #accounting = new Accounting();
   readonly #mounts = new MountTable();
   readonly #misses: MissReader;
@@ -105,7 +102,6 @@ export class FuseSession {
   /** what was replaced and may still be read */
   readonly #retiring = new Set<Promise<void>>();
   #hurry = false;
-  #sequence = 0;
   #stopped: Promise<void> | undefined;
   #wireLog: boolean | undefined;
   #resolveEnded: () => void = () => {};
@@ -123,7 +119,19 @@ export class FuseSession {
     this.#misses = new MissReader(this.#counters, this.#accounting, options.logger);
     this.#followLogLevel();
     prepareInterrupts();
-    process.on('exit', this.#onExit);
+    const { logger, threads, serveOpen, outlive = false, workerUrl: url } = options;
+    this.#workers = new WorkerGroup({
+      deviceFd,
+      state: this.#state,
+      accounting: this.#accounting,
+      threads,
+      serveOpen,
+      outlive,
+      url,
+      logger,
+      report: (message) => this.#onReport(message),
+      onEnd: () => this.#resolveEnded(),
+    });
   }
 
   /**
@@ -137,7 +145,7 @@ export class FuseSession {
     const deviceFd = await mountDevice(options.mountpoint, options.logger, options.writable);
     const session = new FuseSession(options, deviceFd);
     try {
-      const first = session.#startWorker(options.hold);
+      const first = session.#workers.start(options.hold);
       if (!options.hold) {
         await first.ready;
         session.#finishSoon();
@@ -165,7 +173,7 @@ export class FuseSession {
       session.#mounts.restore(before.directories, before.next);
       return session;
     } catch (error) {
-      process.off('exit', session.#onExit);
+      session.#workers.abandon();
       throw error;
     }
   }
@@ -180,10 +188,10 @@ export class FuseSession {
   /** Serve what was taken over. */
   async resume(): Promise<void> {
     this.#begun = true;
-    // the workers sleep in read; upstream's daemons leave it non-blocking
+    // workers that stay on no CPU sleep in read; other daemons leave it non-blocking
     setNonBlocking(this.#deviceFd, false);
     this.#startOthers();
-    await Promise.all(this.#workers.map(({ ready }) => ready));
+    await this.#workers.ready();
     for (const attached of this.#stale.splice(0)) await this.#invalidate(attached, []);
   }
 
@@ -213,39 +221,6 @@ export class FuseSession {
     };
   }
 
-  /** Node waits for its workers when the process ends, however it ends: get them out of their reads. */
-  readonly #onExit = (): void => {
-    this.#state.stop();
-    const generation = this.#state.announce();
-    const pause = new Int32Array(new SharedArrayBuffer(4));
-    const deadline = performance.now() + EXIT_MS;
-    while (performance.now() < deadline) {
-      const busy = this.#workers.filter((worker) => worker.nudge(generation));
-      if (busy.length === 0) return;
-      Atomics.wait(pause, 0, 0, 1);
-    }
-  };
-
-  /** @param hold serve nothing before an image is attached */
-  #startWorker(hold: boolean): WorkerHandle {
-    const accessLog = new SharedArrayBuffer(ACCESS_LOG_BYTES);
-    this.#accounting.add(new AccessLog(accessLog));
-    const worker = new WorkerHandle({
-      deviceFd:
-        this.#options.outlive === true ? duplicateDescriptor(this.#deviceFd) : cloneDevice(this.#deviceFd),
-      state: this.#state,
-      accessLog,
-      serveOpen: this.#options.serveOpen,
-      hold,
-      url: this.#options.workerUrl,
-      report: (message) => this.#onReport(message),
-      logger: this.#options.logger,
-    });
-    this.#workers.push(worker);
-    void worker.ended.then(() => this.#onWorkerEnd());
-    return worker;
-  }
-
   /** What nobody waits for. */
   #finishSoon(): void {
     if (!this.#begun) return;
@@ -262,22 +237,10 @@ export class FuseSession {
     else raiseReadAhead(this.mountpoint, READ_AHEAD);
   }
 
-  /** Start the workers that are missing, with what is mounted as their first news: nobody waits for them. */
   #startOthers(): void {
-    const { navigator } = globalThis;
-    const count = Math.min(this.#options.threads, navigator.hardwareConcurrency);
+    if (this.#stopped !== undefined) return;
     const attach = this.#mounts.known.map(attachmentOf);
-    try {
-      while (this.#workers.length < count && this.#stopped === undefined) {
-        const worker = this.#startWorker(attach.length > 0);
-        const sequence = ++this.#sequence;
-        const taken = worker.post({ sequence, attach, detach: [], pseudo: this.#mounts.snapshot });
-        // it reports its end itself; one that cannot open the image serves nothing, the others do
-        taken.catch((error: unknown) => this.#options.logger.error(messageOf(error)));
-      }
-    } catch (error) {
-      this.#options.logger.warn(`fewer FUSE workers than asked for: ${messageOf(error)}`);
-    }
+    this.#workers.startOthers({ attach, pseudo: this.#mounts.snapshot });
   }
 
   #onReport(report: WorkerReport): void {
@@ -289,21 +252,13 @@ export class FuseSession {
     else if (report.type === 'error') logger.error(report.message);
   }
 
-  #onWorkerEnd(): void {
-    if (this.#workers.every(({ running }) => !running)) this.#resolveEnded();
-  }
-
-  /** Post news to every worker, wake them, and wait until each has taken it. */
-  async #tell(attach: readonly Attached[], detach: readonly Attached[]): Promise<void> {
-    const news: BackendNews = {
-      sequence: ++this.#sequence,
+  /** Have every worker take the news. */
+  #tell(attach: readonly Attached[], detach: readonly Attached[]): Promise<void> {
+    return this.#workers.tell({
       attach: attach.map(attachmentOf),
       detach: detach.map(({ index }) => index),
       pseudo: this.#mounts.snapshot,
-    };
-    const taken = this.#workers.map((worker) => worker.post(news));
-    const generation = this.#state.announce();
-    await Promise.all([...taken, ...this.#workers.map((worker) => worker.rouse(generation))]);
+    });
   }
 
   /**
@@ -333,7 +288,7 @@ export class FuseSession {
     this.#accounting.setMount(index, next.options.accounting);
     try {
       // the first worker may still be starting: it takes the image as soon as it runs
-      await Promise.all([this.#workers[0]?.ready, this.#tell([next], [])]);
+      await Promise.all([this.#workers.firstReady, this.#tell([next], [])]);
     } catch (error) {
       if (old === undefined) this.#mounts.hide(next);
       else this.#mounts.show(old);
@@ -383,7 +338,7 @@ export class FuseSession {
   /** What is open is read to its end; the kernel may keep unused inodes for longer, and then nobody waits for it. */
   async #retireLater(old: Attached): Promise<void> {
     const isUsed = (): boolean =>
-      this.#stopped === undefined && !this.#hurry && this.#lookupsHeld(old.index) > 0;
+      this.#stopped === undefined && !this.#hurry && this.#workers.lookupsHeld(old.index) > 0;
     for (let waited = 0; waited < DRAIN_MS && isUsed(); waited += DRAIN_STEP_MS) {
       await new Promise((resolve) => setTimeout(resolve, DRAIN_STEP_MS));
     }
@@ -421,13 +376,8 @@ export class FuseSession {
     await this.#misses.settled(old.source.instance);
   }
 
-  /** How many references to inodes of a backend the kernel holds. */
-  #lookupsHeld(index: number): number {
-    return this.#workers.reduce((sum, { areas }) => sum + (areas.lookups[index] ?? 0), 0);
-  }
-
   #resetCounters(index: number): void {
-    for (const { areas } of this.#workers) areas.counters.at(index).reset();
+    this.#workers.resetCounters(index);
     this.#counters.at(index).reset();
   }
 
@@ -463,18 +413,14 @@ export class FuseSession {
 
   async #stop(leaving: boolean): Promise<void> {
     clearTimeout(this.#later);
-    this.#state.stop();
-    const generation = this.#state.announce();
-    await Promise.all(this.#workers.map((worker) => worker.rouse(generation)));
-    await Promise.all(this.#workers.map(({ ended }) => ended));
-    process.off('exit', this.#onExit);
+    await this.#workers.stop();
     if (leaving) await this.#finishMisses();
     this.#misses.cancel();
     await this.#misses.settled();
     this.#accounting.stop();
-    for (const worker of this.#workers) worker.close();
+    this.#workers.close();
     closeSync(this.#deviceFd);
-    if (this.#workers.length === 0) this.#resolveEnded();
+    if (this.#workers.isEmpty) this.#resolveEnded();
   }
 
   async #finishMisses(): Promise<void> {
@@ -519,7 +465,7 @@ export class FuseSession {
     const sum = emptyStats();
     const index = this.#mounts.at(mountpoint)?.index;
     if (index === undefined) return sum;
-    for (const { areas } of this.#workers) areas.counters.at(index).addTo(sum);
+    this.#workers.addCounters(index, sum);
     this.#counters.at(index).addTo(sum);
     return sum;
   }
@@ -532,8 +478,7 @@ export class FuseSession {
 
   /** Requests being served. */
   inflight(): InFlight[] {
-    const busy = this.#workers.map((worker) => worker.inFlight()).filter((slot) => slot !== undefined);
-    return [...busy, ...this.#misses.inFlight()];
+    return [...this.#workers.inFlight(), ...this.#misses.inFlight()];
   }
 }
 

@@ -7,6 +7,8 @@ import type { ServeOptions } from '../served-image.ts';
 export interface WorkerStart {
   /** its own channel of the FUSE connection, blocking */
   deviceFd: number;
+  /** stay on this CPU, and sleep in poll: every request wakes all workers, and the one beside the client is first */
+  cpu: number | undefined;
   /** SessionState */
   state: SharedArrayBuffer;
   /** what this worker shares with the main thread: `workerAreas` */

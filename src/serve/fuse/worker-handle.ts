@@ -13,6 +13,8 @@ import { WORKER_AREA_BYTES, workerAreas, type WorkerAreas } from './worker-areas
 export interface WorkerHandleOptions {
   /** the worker's channel; closed by `close` */
   deviceFd: number;
+  /** the CPU that it stays on; undefined: wherever the scheduler puts it */
+  cpu: number | undefined;
   state: SessionState;
   accessLog: SharedArrayBuffer;
   serveOpen: boolean;
@@ -59,6 +61,7 @@ export class WorkerHandle {
     this.areas = workerAreas(shared);
     const start: WorkerStart = {
       deviceFd: options.deviceFd,
+      cpu: options.cpu,
       state: options.state.buffer,
       shared,
       accessLog: options.accessLog,

@@ -1,10 +1,11 @@
 // The loop of one worker thread: read a request, serve it, write the reply. Never returns to the event loop while it serves.
-// It sleeps in read(); the main thread gets it out with a signal that nobody restarts (DESIGN 3, the trap).
+// It sleeps in read(), or in poll() on a CPU of its own (decision 0003); the main thread gets it out with a signal that nobody restarts (DESIGN 3, the trap).
 import { constants } from 'node:os';
 import { receiveMessageOnPort, type MessagePort } from 'node:worker_threads';
 import { errnoName } from '../../base/errno.ts';
 import { messageOf } from '../../base/errors.ts';
-import { Poller, readByAddress, writeByAddress } from '../../native/descriptor.ts';
+import { bindThread } from '../../native/affinity.ts';
+import { Poller, readByAddress, setNonBlocking, writeByAddress } from '../../native/descriptor.ts';
 import { lastErrno } from '../../native/libc.ts';
 import { currentThreadId } from '../../native/thread-interrupt.ts';
 import { AccessLog } from '../access-log.ts';
@@ -70,10 +71,23 @@ export class WorkerLoop {
   run(): void {
     this.#post({ type: 'ready' });
     while (this.#news() && this.#held) this.#state.waitForNews(this.#generation);
+    this.#settle();
     const errno = this.#state.stopping ? 0 : this.#serve();
     this.#presence.setDone();
     this.#post({ type: 'end', errno });
     this.#port.close();
+  }
+
+  /** Go to the CPU that it shall stay on. Where that is not allowed, it sleeps in read wherever it runs. */
+  #settle(): void {
+    const { cpu, deviceFd } = this.#start;
+    if (cpu === undefined) return;
+    try {
+      bindThread(cpu);
+      setNonBlocking(deviceFd, true);
+    } catch (error) {
+      this.#reportError('staying on a CPU', error);
+    }
   }
 
   /** The hot loop. Returns the errno that ended it, 0 when asked to stop. */
@@ -94,7 +108,7 @@ export class WorkerLoop {
       }
       const errno = lastErrno();
       if (errno === EAGAIN) {
-        // whoever else holds this connection does not want to sleep in read; news interrupts a poll too
+        // nothing to do; news interrupts a poll as it does a read
         this.#poller ??= new Poller([fd]);
         this.#poller.wait(-1);
         continue;
