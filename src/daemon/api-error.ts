@@ -39,11 +39,6 @@ export class DaemonError extends Error {
     return new DaemonError('Unsupported', 501);
   }
 
-  /** Something a later release will do, said in words. */
-  static notYet(what: string): DaemonError {
-    return DaemonError.other(`${what} is not supported yet`, { status: 501 });
-  }
-
   static notReady(): DaemonError {
     return new DaemonError('NotReady', 503);
   }

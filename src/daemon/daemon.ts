@@ -65,7 +65,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     this.events = new EventRing();
     this.machine = new StateMachine(
       {
-        restore: () => this.#succession.restore(),
+        restore: () => this.#closeAll().then(() => this.#succession.restore()),
         startService: () => this.#succession.resume(),
         // on the way out the mount goes first: workers in the kernel's hands come back then
         stopService: async () => (this.#ending ? this.#session?.unmount() : this.#session?.stop()),
@@ -130,9 +130,31 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     target: MountTarget<I>,
     parsed: ParsedConfig | undefined,
   ): Promise<void> {
+    if (this.#waits) return this.#list(record, target, parsed, false);
     await this.#serving().attach(record.mountpoint, target, attachOptions(parsed?.config));
     this.#remember(record, target, parsed);
     await this.#succession.save();
+  }
+
+  /**
+   * True before a takeover. What is mounted until then is checked, listed, and shown nowhere; what the supervisor has takes its
+   * place. Source: nydusd.md 5.6.
+   */
+  get #waits(): boolean {
+    return this.#session === undefined && this.machine.visible === 'INIT';
+  }
+
+  #list(
+    record: MountRecord,
+    target: MountTarget<I>,
+    parsed: ParsedConfig | undefined,
+    restored: boolean,
+  ): void {
+    const { mountpoint, source, prefetchFiles } = record;
+    const config = parsed?.config;
+    const configText = parsed?.text ?? '';
+    const mountedAt = formatMountedTime(new Date());
+    this.#mounts.set({ mountpoint, source, prefetchFiles, mountedAt, config, configText, restored, target });
   }
 
   #remember(
@@ -142,10 +164,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     restored = false,
   ): void {
     const { mountpoint, source, prefetchFiles } = record;
-    const config = parsed?.config;
-    const configText = parsed?.text ?? '';
-    const mountedAt = formatMountedTime(new Date());
-    this.#mounts.set({ mountpoint, source, prefetchFiles, mountedAt, config, configText, restored, target });
+    this.#list(record, target, parsed, restored);
     if (target.kind === 'passthrough') {
       this.#logger.info(`directory ${source} mounted at ${mountpoint}`);
       return;
@@ -156,7 +175,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
       if (key.startsWith(`${mountpoint}:`))
         target.instance.configure?.(key.slice(mountpoint.length + 1), value);
     }
-    if (config?.rafs?.prefetch.enable !== true) return;
+    if (parsed?.config.rafs?.prefetch.enable !== true) return;
     try {
       target.instance.startPrefetch(prefetchFiles);
     } catch (error) {
@@ -214,6 +233,10 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
       if (kind !== 'rafs' || old.target.kind !== 'rafs')
         throw DaemonError.other('filesystem type mismatch, expect RAFS');
       const { target, parsed } = await openTarget(request, kind, this.#parts, this.#logger);
+      if (this.#waits) {
+        this.#list(request, target, parsed, false);
+        return closeTarget(old.target);
+      }
       let retired: Promise<void>;
       try {
         ({ retired } = await this.#serving().replace(
@@ -252,7 +275,7 @@ export class Daemon<I extends ImageInstance = ImageInstance> {
     return this.#inTurn(async () => {
       const mount = this.#mounts.get(mountpoint);
       if (mount === undefined) throw DaemonError.other("object or filesystem doesn't exist");
-      await this.#serving().detach(mountpoint);
+      if (!this.#waits) await this.#serving().detach(mountpoint);
       this.#mounts.delete(mountpoint);
       await this.#succession.save();
       await closeTarget(mount.target);

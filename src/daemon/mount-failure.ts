@@ -1,7 +1,7 @@
 // Why an image did not mount, in the words of upstream's API. Source: nydusd.md 5.2, golden/api.
 import { errnoOf } from '../base/errno.ts';
 import { BackendError, NydusError, UsageError, messageOf } from '../base/errors.ts';
-import { DaemonError } from './api-error.ts';
+import { DaemonError, debugString } from './api-error.ts';
 
 const OS_TEXTS: Record<string, string> = {
   ENOENT: 'No such file or directory',
@@ -13,6 +13,7 @@ const OS_TEXTS: Record<string, string> = {
   EINVAL: 'Invalid argument',
   ENOSPC: 'No space left on device',
   EMFILE: 'Too many open files',
+  ECONNREFUSED: 'Connection refused',
 };
 
 /** Text of a failed system call as Rust prints it: `No such file or directory (os error 2)`. */
@@ -21,6 +22,22 @@ export function osErrorText(error: unknown): string | undefined {
   if (error instanceof NydusError || typeof code !== 'string') return undefined;
   const text = OS_TEXTS[code];
   return text === undefined ? undefined : `${text} (os error ${errnoOf(error)})`;
+}
+
+/** What Rust calls the kind of a system error. */
+const OS_KINDS: Record<string, string> = {
+  ENOENT: 'NotFound',
+  ECONNREFUSED: 'ConnectionRefused',
+  EACCES: 'PermissionDenied',
+  EPERM: 'PermissionDenied',
+};
+
+/** The same in Rust's debug form: `Os { code: 2, kind: NotFound, message: "No such file or directory" }`. */
+export function osErrorDebug(error: unknown): string | undefined {
+  const code = String((error as { code?: unknown } | null)?.code);
+  const [kind, text] = [OS_KINDS[code], OS_TEXTS[code]];
+  if (kind === undefined || text === undefined) return undefined;
+  return `Os { code: ${errnoOf(error)}, kind: ${kind}, message: ${debugString(text)} }`;
 }
 
 /** The system error that lies at the bottom of a chain of causes, if any. */

@@ -59,7 +59,7 @@ export const schemas = {
       version,
       id: nullable('string'),
       supervisor: nullable('string'),
-      state: { enum: ['INIT', 'READY', 'RUNNING', 'STOPPED', 'DIE', 'UNKNOWN'] },
+      state: { enum: ['INIT', 'READY', 'RUNNING', 'STOPPED'] },
       backend_collection: {
         type: ['object', 'null'],
         description: 'what is mounted, by mountpoint; null in version 2 of the API',

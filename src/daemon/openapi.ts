@@ -9,6 +9,8 @@ interface Operation {
   answer?: Schema;
   /** a text instead of JSON */
   text?: true;
+  /** false: this daemon never does it */
+  succeeds?: false;
   /** other successes and refusals worth knowing */
   also?: Readonly<Record<number, string>>;
 }
@@ -39,12 +41,18 @@ const DOMAIN: Parameter = { name: 'domain_id', required: false, description: 'do
 const BLOB: Parameter = { name: 'blob_id', required: false, description: 'one blob' };
 const NO_COUNTER = { 404: 'nothing is counted under the id' };
 const NO_SINGLETON = { 501: 'this daemon has no blob manager' };
+const FAILED = { 500: 'it failed; the message says at what' };
+const REFUSED = { 500: 'a key or value that is none' };
 
 const info = (v: string): Operation => ({
   summary: `The daemon, its state${v === 'v1' ? ' and what is mounted' : ''}`,
   answer: ref('DaemonInfo'),
 });
-const setLogLevel: Operation = { summary: 'Change the level of the log', body: ref('DaemonConf') };
+const setLogLevel: Operation = {
+  summary: 'Change the level of the log',
+  body: ref('DaemonConf'),
+  also: REFUSED,
+};
 const mountBody: Schema = { oneOf: [ref('MountCommand'), ref('OlderMountCommand')] };
 
 /** Every operation by method and path, as the router has them. */
@@ -58,23 +66,34 @@ export const operations: Readonly<Record<string, Operation>> = {
     summary: 'The superblock of a mounted image',
     query: [MOUNTPOINT],
     answer: ref('SuperMeta'),
+    also: { 500: 'no image is mounted there' },
   },
   'PUT /api/v1/daemon/start': { summary: 'Serve: READY becomes RUNNING' },
   'PUT /api/v1/daemon/exit': { summary: 'End the process and leave the mount for a successor' },
   'PUT /api/v1/daemon/fuse/sendfd': {
     summary: 'Send state and device to the supervisor',
-    also: { 503: 'the kernel has not begun yet' },
+    also: {
+      500: 'the supervisor did not take it',
+      503: 'there is no mount, or the kernel has not begun yet',
+    },
   },
   'PUT /api/v1/daemon/fuse/takeover': {
     summary: 'Take state and device from the supervisor: INIT becomes READY',
+    also: { 500: 'the supervisor has none, or what it has cannot be restored' },
   },
-  'POST /api/v1/mount': { summary: 'Mount an image or a directory', query: [MOUNTPOINT], body: mountBody },
+  'POST /api/v1/mount': {
+    summary: 'Mount an image or a directory',
+    query: [MOUNTPOINT],
+    body: mountBody,
+    also: FAILED,
+  },
   'PUT /api/v1/mount': {
     summary: 'Put another image in the place of a mounted one; the older form mounts where nothing is',
     query: [{ ...MOUNTPOINT, required: false }],
     body: mountBody,
+    also: FAILED,
   },
-  'DELETE /api/v1/mount': { summary: 'Unmount', query: [MOUNTPOINT] },
+  'DELETE /api/v1/mount': { summary: 'Unmount', query: [MOUNTPOINT], also: FAILED },
   'GET /api/v1/metrics': {
     summary: 'Counters of the filesystem',
     query: [ID],
@@ -115,29 +134,38 @@ export const operations: Readonly<Record<string, Operation>> = {
     query: [ID],
     answer: ref('Settings'),
   },
-  'PUT /api/v1/config': { summary: 'Change them', query: [ID], body: ref('Settings') },
-  'GET /api/v2/blobs': { summary: 'Blobs of a shared cache', query: [DOMAIN, BLOB], also: NO_SINGLETON },
-  'PUT /api/v2/blobs': { summary: 'Add a blob to it', body: ref('BlobCacheEntry'), also: NO_SINGLETON },
+  'PUT /api/v1/config': { summary: 'Change them', query: [ID], body: ref('Settings'), also: REFUSED },
+  'GET /api/v2/blobs': {
+    summary: 'Blobs of a shared cache',
+    query: [DOMAIN, BLOB],
+    succeeds: false,
+    also: NO_SINGLETON,
+  },
+  'PUT /api/v2/blobs': {
+    summary: 'Add a blob to it',
+    body: ref('BlobCacheEntry'),
+    succeeds: false,
+    also: NO_SINGLETON,
+  },
   'DELETE /api/v2/blobs': { summary: 'Take blobs away', query: [DOMAIN, BLOB], also: NO_SINGLETON },
   'GET /metrics': { summary: 'All counters for Prometheus', answer: { type: 'string' }, text: true },
 };
 
-const REFUSALS = {
-  400: 'the request is malformed, or not allowed in this state',
-  500: 'it failed',
-};
+const MALFORMED = { 400: 'the request is malformed, or not allowed in this state' };
+const UNFORESEEN = 'what nobody has foreseen';
 
-function responses({ answer, text, also }: Operation): Record<string, unknown> {
+function responses({ answer, text, also, succeeds }: Operation): Record<string, unknown> {
   const error = { 'application/json': { schema: ref('Error') } };
   const out: Record<string, unknown> = {};
-  if (answer === undefined) out['204'] = { description: 'done' };
-  else {
+  if (answer === undefined && succeeds !== false) out['204'] = { description: 'done' };
+  if (answer !== undefined) {
     const type = text === true ? 'text/plain' : 'application/json';
     out['200'] = { description: 'the answer', content: { [type]: { schema: answer } } };
   }
-  for (const [status, description] of Object.entries({ ...REFUSALS, ...also })) {
+  for (const [status, description] of Object.entries({ ...MALFORMED, ...also })) {
     out[status] = Number(status) < 400 ? { description } : { description, content: error };
   }
+  out['default'] = { description: UNFORESEEN, content: error };
   return out;
 }
 

@@ -5,6 +5,7 @@ import { mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } fro
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { operations } from '../../src/daemon/openapi.ts';
 import { apiRequest, localConfig, startDaemon } from '../support/daemon.ts';
 import { firstReason, requireFuse, requireRoot, tempDir } from '../support/golden.ts';
 import { nydusImage } from '../support/programs.ts';
@@ -26,6 +27,10 @@ const SAMPLES = [
   `POST /api/v1/mount?mountpoint=/x HTTP/1.1\r\nHost: l\r\nContent-Length: ${BODY.length}\r\n\r\n${BODY}`,
   `PUT /api/v1/mount HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n${BODY.length.toString(16)}\r\n${BODY}\r\n0\r\n\r\n`,
   'DELETE /api/v1/mount?mountpoint=/nosuch HTTP/1.1\r\nHost: localhost\r\n\r\n',
+  // every other endpoint, but the one that ends the daemon
+  ...Object.keys(operations)
+    .filter((operation) => operation !== 'PUT /api/v1/daemon/exit')
+    .map((operation) => `${operation}?id=/&mountpoint=/x HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}`),
 ];
 
 function mutate(sample: string, random: Random): Buffer {
@@ -134,5 +139,34 @@ test(
     assert.ok(sockets() <= before + 1, `connections stay open: ${before} sockets before, ${sockets()} after`);
     assert.equal(await daemon.stop(), 0, daemon.log);
     assert.doesNotMatch(daemon.log, /nydusd failed|\bat \S+:\d+:\d+/);
+  },
+);
+
+/** Resident bytes of a process. */
+function residentBytes(pid: number): number {
+  const status = readFileSync(`/proc/${pid}/status`, 'latin1');
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
+}
+
+test(
+  'nydusd: a client that asks without end and reads nothing costs neither memory nor the turn of others',
+  { skip: firstReason(requireFuse(), requireRoot()) },
+  async (t) => {
+    await using daemon = await startDaemon({ workDir: join(tempDir(t), 'd') });
+    const greedy = connect(daemon.apisock);
+    t.after(() => greedy.destroy());
+    greedy.pause();
+    greedy.on('error', () => {});
+    const requests = Buffer.from('GET /metrics HTTP/1.1\r\n\r\n'.repeat(2000));
+    const before = residentBytes(daemon.pid);
+    // 20,000 requests: 40 MB of answers, if anybody kept them
+    for (let n = 0; n < 10; n++) greedy.write(requests);
+    for (let n = 0; n < 20; n++) {
+      const { status } = await apiRequest(daemon.apisock, 'GET', '/api/v1/daemon', undefined, ANSWER_MS);
+      assert.equal(status, 200);
+    }
+    const grown = residentBytes(daemon.pid) - before;
+    assert.ok(grown < 30 << 20, `${grown} bytes more`);
+    assert.equal(await daemon.stop(), 0, daemon.log);
   },
 );

@@ -57,14 +57,19 @@ export function apiRequest(
   timeoutMs = 10_000,
 ): Promise<ApiAnswer> {
   return new Promise((resolve, reject) => {
-    const call = request({ socketPath, method, path, timeout: timeoutMs, agent: false }, (answer) => {
-      const pieces: Buffer[] = [];
-      answer.on('data', (piece: Buffer) => pieces.push(piece));
-      answer.on('error', reject);
-      answer.on('end', () =>
-        resolve({ status: answer.statusCode ?? 0, body: Buffer.concat(pieces).toString() }),
-      );
-    });
+    // node sends no length with the body of a GET
+    const headers = body === undefined ? {} : { 'content-length': Buffer.byteLength(body) };
+    const call = request(
+      { socketPath, method, path, headers, timeout: timeoutMs, agent: false },
+      (answer) => {
+        const pieces: Buffer[] = [];
+        answer.on('data', (piece: Buffer) => pieces.push(piece));
+        answer.on('error', reject);
+        answer.on('end', () =>
+          resolve({ status: answer.statusCode ?? 0, body: Buffer.concat(pieces).toString() }),
+        );
+      },
+    );
     call.on('timeout', () => call.destroy(new Error(`${method} ${path}: no answer in ${timeoutMs} ms`)));
     call.on('error', reject);
     call.end(body);

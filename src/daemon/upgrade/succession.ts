@@ -4,6 +4,7 @@ import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { parseConfig, type ParsedConfig } from '../../storage/config-parse.ts';
 import { DaemonError } from '../api-error.ts';
+import { osErrorDebug } from '../mount-failure.ts';
 import type { MountRecord, Mounts } from '../mounts.ts';
 import type {
   DaemonParts,
@@ -163,7 +164,7 @@ export class Succession<I extends ImageInstance> {
 
   /** Give state and connection to the supervisor, for a daemon to come. */
   async send(): Promise<void> {
-    const { supervisor, mounts } = this.#options;
+    const { supervisor, mounts, report } = this.#options;
     const session = this.#options.session();
     if (session === undefined) throw DaemonError.notReady();
     if (supervisor === null) throw DaemonError.upgradeManager('no supervisor is configured');
@@ -172,11 +173,16 @@ export class Succession<I extends ImageInstance> {
     const handover = await this.#begun(session.handover);
     if (handover === undefined) throw DaemonError.notReady();
     const { encodeHandover } = await import('./handover.ts');
-    const { sendState } = await import('./supervisor.ts');
+    const { sendState, SupervisorUnreachable } = await import('./supervisor.ts');
     try {
       await sendState(supervisor, encodeHandover(handover, mounts.list()), handover.fd);
     } catch (error) {
-      throw DaemonError.upgradeManager(messageOf(error));
+      report(`sendfd: ${messageOf(error)}`);
+      const os = error instanceof SupervisorUnreachable ? osErrorDebug(error.cause) : undefined;
+      // the words of golden/api, exchange 175
+      throw DaemonError.upgradeManager(
+        os === undefined ? messageOf(error) : `StorageBackendError(CreateUnixStream(${os}))`,
+      );
     }
   }
 

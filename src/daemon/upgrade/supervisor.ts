@@ -40,6 +40,14 @@ async function patiently<T>(attempt: () => T, deadline: number): Promise<T> {
   }
 }
 
+/** Nobody listens where the supervisor should be; `cause` says why. */
+export class SupervisorUnreachable extends Error {
+  constructor(path: string, cause: unknown) {
+    super(`cannot reach the supervisor at ${path}: ${messageOf(cause)}`, { cause });
+    this.name = 'SupervisorUnreachable';
+  }
+}
+
 async function connected<T>(
   path: string,
   exchange: (socket: number, deadline: number) => Promise<T>,
@@ -49,7 +57,7 @@ async function connected<T>(
   try {
     socket = await patiently(() => connectUnix(path), deadline);
   } catch (error) {
-    throw new Error(`cannot reach the supervisor at ${path}: ${messageOf(error)}`, { cause: error });
+    throw new SupervisorUnreachable(path, error);
   }
   try {
     return await exchange(socket, deadline);
