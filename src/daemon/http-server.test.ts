@@ -101,6 +101,22 @@ describe('startApiServer', () => {
     assert.equal(await talk('GET /x HTTP/1.1\r\n\r\nGET /x HTTP/1.1\r\n\r\n', /\}HTTP.*\}$/s), OK + OK);
   });
 
+  it('startApiServer: one connection asks as often as it likes, but not for more than 64 answers at once', async () => {
+    const all = await talk('GET /x HTTP/1.1\r\n\r\n'.repeat(64), new RegExp(`^(?:[^]*?\\}){64}$`));
+    assert.equal(all, OK.repeat(64));
+    const patient = await open();
+    for (let n = 0; n < 200; n++) {
+      const answered = new Promise((resolve) => patient.once('data', resolve));
+      patient.write('GET /x HTTP/1.1\r\n\r\n');
+      await answered;
+    }
+    patient.destroy();
+    requests.length = 0;
+    const greedy = await talk('GET /x HTTP/1.1\r\n\r\n'.repeat(1000), /never/);
+    assert.ok(greedy.length <= OK.length * 64, `${greedy.length} bytes`);
+    assert.ok(requests.length <= 64, `${requests.length} requests`);
+  });
+
   it('startApiServer: honours Expect: 100-continue and Connection: close', async () => {
     const text = await talk(
       'PUT /x HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}',

@@ -16,6 +16,8 @@ export const MAX_API_BODY = 51200;
 export const MAX_API_HEADERS = 16 * 1024;
 /** Connections served at once; stops a client from using up the daemon's file descriptors. */
 export const MAX_API_CONNECTIONS = 1024;
+/** Requests of one connection that wait for their answers; stops a client that asks without reading from filling the memory. */
+export const MAX_API_PIPELINE = 64;
 
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'];
 const DROPPED = '\nAll previous unanswered requests will be dropped.';
@@ -113,6 +115,34 @@ async function serve(
   answer(response, result, close);
 }
 
+/** Counts what is unanswered of each connection, and hangs up on who asks for too much at once. */
+class Pipeline {
+  readonly #waiting = new WeakMap<Socket, number>();
+  readonly #logger: Logger;
+
+  constructor(logger: Logger) {
+    this.#logger = logger;
+  }
+
+  /** False: the connection is over. */
+  enter(response: ServerResponse): boolean {
+    const socket = response.req.socket;
+    // requests of a piece of bytes that was read before the hang-up still come
+    if (socket.destroyed) return false;
+    const waiting = (this.#waiting.get(socket) ?? 0) + 1;
+    this.#waiting.set(socket, waiting);
+    if (waiting > MAX_API_PIPELINE) {
+      this.#logger.warn(
+        `API: a client sent more than ${MAX_API_PIPELINE} requests without reading the answers`,
+      );
+      socket.destroy();
+      return false;
+    }
+    response.on('close', () => this.#waiting.set(socket, (this.#waiting.get(socket) ?? 1) - 1));
+    return true;
+  }
+}
+
 /** The bytes were no HTTP: say so and hang up, the parser cannot go on. */
 function refuseBytes(error: NodeJS.ErrnoException, socket: Socket): void {
   if (!socket.writable || error.code === 'ECONNRESET') {
@@ -166,6 +196,7 @@ export function loadHttp(): typeof Http {
  */
 export async function startApiServer(options: ApiServerOptions): Promise<ApiServer> {
   const { createServer } = loadHttp();
+  const pipeline = new Pipeline(options.logger);
   const server = createServer(
     {
       maxHeaderSize: MAX_API_HEADERS,
@@ -177,6 +208,7 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
       connectionsCheckingInterval: 3_600_000,
     },
     (request, response) => {
+      if (!pipeline.enter(response)) return;
       request.on('error', () => {});
       response.on('error', () => {});
       serve(options, request, response).catch((error: unknown) => {
