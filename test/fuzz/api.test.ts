@@ -159,14 +159,14 @@ test(
     greedy.on('error', () => {});
     const requests = Buffer.from('GET /metrics HTTP/1.1\r\n\r\n'.repeat(2000));
     const before = residentBytes(daemon.pid);
-    // 20,000 requests: 40 MB of answers, if anybody kept them
+    // 20,000 requests: 140 MB more, when they are all taken
     for (let n = 0; n < 10; n++) greedy.write(requests);
     for (let n = 0; n < 20; n++) {
       const { status } = await apiRequest(daemon.apisock, 'GET', '/api/v1/daemon', undefined, ANSWER_MS);
       assert.equal(status, 200);
     }
     const grown = residentBytes(daemon.pid) - before;
-    assert.ok(grown < 30 << 20, `${grown} bytes more`);
+    assert.ok(grown < 70 << 20, `${grown} bytes more`);
     assert.equal(await daemon.stop(), 0, daemon.log);
   },
 );
