@@ -237,6 +237,7 @@ class Build {
           store,
           this.#context,
           this.#parts.input,
+          this.#pool,
         );
         await store.finish();
         return read.root;

@@ -422,7 +422,8 @@ test(
       for (let i = start + 2; lines[i]?.startsWith('# stderr: ') === true; i++)
         stderr.push((lines[i] as string).slice('# stderr: '.length));
       const { options } = commands[k] as MergeCommand;
-      options.sources = options.sources.map((path) => (path.startsWith('$WORK') ? input(path) : path));
+      const given = options.sources as readonly string[];
+      options.sources = given.map((path) => (path.startsWith('$WORK') ? input(path) : path));
       compared++;
       if (status === 0) {
         await mergeImages(options, quietContext());

@@ -34,7 +34,9 @@ async function layer(
   return result.bootstrap;
 }
 
-function merge(options: Partial<MergeOptions> & { sources: string[] }): ReturnType<typeof mergeImages> {
+function merge(
+  options: Partial<MergeOptions> & Pick<MergeOptions, 'sources'>,
+): ReturnType<typeof mergeImages> {
   return mergeImages(
     {
       bootstrap: undefined,
@@ -91,6 +93,22 @@ test('mergeImages: a blob that is fully hidden disappears', async (t) => {
     loadImage(openImage(bytes), 0).root.children?.map(({ name }) => name.toString()),
     ['a'],
   );
+});
+
+test('mergeImages: sources that are still to come give the same image, one that never comes its error', async (t) => {
+  const { work, sources } = await twoLayers(t, 6);
+  await merge({ sources, bootstrap: join(work, 'at-once') });
+  let give: ((path: string) => void) | undefined;
+  const later = new Promise<string>((resolve) => (give = resolve));
+  const merging = merge({ sources: [sources[0] as string, later], bootstrap: join(work, 'later') });
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  give?.(sources[1] as string);
+  await merging;
+  assert.deepEqual(readFileSync(join(work, 'later')), readFileSync(join(work, 'at-once')));
+  const failed = Promise.reject<string>(new Error('the layer broke'));
+  failed.catch(() => {});
+  const lost = merge({ sources: [sources[0] as string, failed], bootstrap: join(work, 'lost') });
+  await assert.rejects(lost, { message: 'the layer broke' });
 });
 
 test('mergeImages: ids come from the file name, the lists, or the bootstrap when it is trusted', async (t) => {

@@ -233,7 +233,8 @@ export async function mergeImages(options: MergeOptions, context: BuildContext):
   let first: RafsImage | undefined;
   let last: RafsImage | undefined;
   let encrypted = working.blobs.some((blob) => blob.cipher !== 0);
-  for (const [position, path] of options.sources.entries()) {
+  for (const [position, given] of options.sources.entries()) {
+    const path = await given;
     context.signal.throwIfAborted();
     const source = await openMergeSource(path);
     checkTarfs(source.image, options);

@@ -71,7 +71,8 @@ export interface BuildParts {
 }
 
 export interface MergeOptions {
-  sources: string[];
+  /** bootstraps, lowest first; one that is still to come is waited for when its turn comes */
+  sources: readonly (string | Promise<string>)[];
   bootstrap: string | undefined;
   blobDir: string | undefined;
   parentBootstrap: string | undefined;

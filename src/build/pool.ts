@@ -1,19 +1,21 @@
-// Workers that digest and compress on all cores. Jobs are handed out in order; each comes back when it is done, the
+// Workers that digest, compress and inflate on all cores. Jobs are handed out in order; each comes back when it is done, the
 // caller puts the results in order: so bytes never depend on the number of workers.
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { UsageError } from '../base/errors.ts';
 import type { CompressorName } from '../codec/algorithms.ts';
+import { inflateJob, type InflateDone, type InflateJob } from './inflate-job.ts';
 import { JobRunner, type Job, type JobSettings } from './pool-job.ts';
-import type { PoolReply } from './pool-worker.ts';
+import type { PoolReply, PoolTask } from './pool-worker.ts';
 
 /** Jobs a worker has at a time: one in work, one waiting, so that it never waits for a message. */
 const JOBS_PER_WORKER = 2;
 const MAX_WORKERS = 64;
 
 interface Waiting {
-  job: Job;
-  resolve: (buffer: ArrayBuffer) => void;
+  task: PoolTask;
+  transfer: ArrayBuffer[];
+  resolve: (reply: PoolReply) => void;
   reject: (error: unknown) => void;
 }
 
@@ -75,19 +77,30 @@ export class WorkerPool {
   }
 
   /** Do a job: resolves to its buffer, with records and stored bytes. */
-  run(job: Job): Promise<ArrayBuffer> {
-    if (this.#failure !== undefined) return Promise.reject(this.#failure as Error);
+  async run({ buffer, pieces, paths }: Job): Promise<ArrayBuffer> {
+    if (this.#failure !== undefined) throw this.#failure;
     if (this.#members.length === 0) {
-      try {
-        this.#inline ??= new JobRunner(this.#settings);
-        this.#inline.run(job);
-        return Promise.resolve(job.buffer);
-      } catch (error) {
-        return Promise.reject(error as Error);
-      }
+      this.#inline ??= new JobRunner(this.#settings);
+      this.#inline.run({ buffer, pieces, paths });
+      return buffer;
     }
+    const reply = await this.#post({ buffer, pieces, paths }, [buffer], false);
+    return reply.buffer as ArrayBuffer;
+  }
+
+  /** Decode a piece of gzip, before other jobs: they come from what it gives. */
+  async inflate(job: InflateJob): Promise<InflateDone> {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#members.length === 0) return inflateJob(job);
+    const reply = await this.#post({ inflate: job }, [job.input, job.output], true);
+    return reply.inflated as InflateDone;
+  }
+
+  #post(task: PoolTask, transfer: ArrayBuffer[], first: boolean): Promise<PoolReply> {
     return new Promise((resolve, reject) => {
-      this.#queue.push({ job, resolve, reject });
+      const waiting = { task, transfer, resolve, reject };
+      if (first) this.#queue.unshift(waiting);
+      else this.#queue.push(waiting);
       this.#dispatch();
     });
   }
@@ -105,17 +118,15 @@ export class WorkerPool {
       if (free === undefined) return;
       const next = this.#queue.shift() as Waiting;
       free.jobs.push(next);
-      const { buffer, pieces, paths } = next.job;
-      free.worker.postMessage({ buffer, pieces, paths } satisfies Job, [buffer]);
+      free.worker.postMessage(next.task, next.transfer);
     }
   }
 
   #finished(member: Member, reply: PoolReply): void {
     const done = member.jobs.shift();
     if (done === undefined) return;
-    if (reply.buffer === undefined)
-      done.reject(new UsageError(reply.error ?? 'a build worker failed', { exitCode: 1 }));
-    else done.resolve(reply.buffer);
+    if (reply.error === undefined) done.resolve(reply);
+    else done.reject(new UsageError(reply.error, { exitCode: 1 }));
     this.#dispatch();
   }
 

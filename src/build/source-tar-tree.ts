@@ -49,6 +49,8 @@ export class TarTree {
   readonly #children = new Map<TreeNode, Map<string, TreeNode>>();
   #nextIno = 1;
   #entries = 1;
+  /** where the last member went, and that directory's path as it stood in the archive: its neighbours follow it */
+  #last: { path: Buffer; directory: TreeNode } | undefined;
 
   constructor(options: TarTreeOptions, logger: Logger) {
     this.#options = options;
@@ -89,22 +91,42 @@ export class TarTree {
    * @throws FormatError, UsageError
    */
   add(entry: TarEntry): TreeNode | undefined {
+    const neighbour = this.#neighbour(entry.name);
+    if (neighbour !== undefined && this.#last !== undefined)
+      return this.#addTo(this.#last.directory, neighbour, entry, typeOf(entry));
     const names = splitPath(entry.name, entry);
     if (names.length === 1 && STARGZ_FILES.has((names[0] as Buffer).toString('latin1'))) return undefined;
-    const type = MODE_BITS[entry.type];
-    if (type === undefined) {
-      const shown = JSON.stringify(String.fromCharCode(entry.type));
-      throw new FormatError(
-        { struct: 'tarHeader', field: 'typeflag', offset: entry.offset },
-        `unsupported tar entry type ${shown}`,
-      );
-    }
+    const type = typeOf(entry);
     if (names.length === 0) {
       this.#setRoot(entry, type);
       return undefined;
     }
     const name = names.pop() as Buffer;
     const parent = this.#parent(names, entry);
+    // where the name stands: behind it a slash or dots may follow
+    const slash = name.byteOffset - entry.name.byteOffset - 1;
+    const isDirectory = (parent.mode & S_IFMT) === S_IFDIR;
+    this.#last =
+      names.length > 0 && isDirectory
+        ? { path: entry.name.subarray(0, slash), directory: parent }
+        : undefined;
+    return this.#addTo(parent, name, entry, type);
+  }
+
+  /** The name of a member in the directory of the one before, without a look at the names above it. */
+  #neighbour(path: Buffer): Buffer | undefined {
+    const above = this.#last?.path;
+    if (above === undefined) return undefined;
+    const start = above.length + 1;
+    const length = path.length - start;
+    if (length < 1 || length > MAX_TAR_NAME || path[start - 1] !== 0x2f) return undefined;
+    const name = path.subarray(start);
+    // dots may be special, a slash leads on, and NUL is refused: all of that is looked at in full
+    if (name[0] === 0x2e || name.includes(0x2f) || name.includes(0)) return undefined;
+    return path.compare(above, 0, above.length, 0, above.length) === 0 ? name : undefined;
+  }
+
+  #addTo(parent: TreeNode, name: Buffer, entry: TarEntry, type: number): TreeNode | undefined {
     const node = this.#newNode(name, type | entry.mode);
     this.#fill(node, entry, type);
     this.#place(parent, node);
@@ -236,6 +258,8 @@ export class TarTree {
     }
     const key = node.name.toString('latin1');
     const old = siblings.get(key);
+    // what stood there may have been the directory that is remembered, or one above it
+    if (old !== undefined) this.#last = undefined;
     if (old === undefined) this.#entries++;
     else if ((old.mode & node.mode & S_IFMT) === S_IFDIR) this.#inherit(old, node);
     siblings.set(key, node);
@@ -258,6 +282,17 @@ export class TarTree {
     walkNumbering(this.#root, attach);
     return this.#root;
   }
+}
+
+/** File type bits of a member. @throws FormatError the member is of a type that no tree holds */
+function typeOf(entry: TarEntry): number {
+  const type = MODE_BITS[entry.type];
+  if (type !== undefined) return type;
+  const shown = JSON.stringify(String.fromCharCode(entry.type));
+  throw new FormatError(
+    { struct: 'tarHeader', field: 'typeflag', offset: entry.offset },
+    `unsupported tar entry type ${shown}`,
+  );
 }
 
 /** One more entry like the target. */

@@ -129,6 +129,40 @@ test('readTarTree: later members replace earlier ones, their data is stored all 
   assert.deepEqual(at(root, '/f').children, []);
 });
 
+test('readTarTree: a directory that was replaced takes no more members', async (t) => {
+  const file = Buffer.from('file');
+  const { root } = await read(t, [
+    { name: 'd/e/first', data: file },
+    { name: 'd/e/second', data: file },
+    { name: 'd/e/', type: directory },
+    { name: 'd/e/third', data: file },
+    { name: 'd/e/..fourth', data: file },
+    { name: 'd', data: file },
+    { name: 'd/e/lost', data: file },
+    { name: 'd/e/lost too', data: file },
+    { name: 'd/', type: directory },
+    { name: 'd/e/kept', data: file },
+    { name: 'd/ee', data: file },
+    { name: 'd/e', data: file },
+  ]);
+  assert.deepEqual(paths(root), ['/d', '/d/e', '/d/ee']);
+  const { root: other } = await read(t, [
+    { name: 'd/e/first', data: file },
+    { name: 'd/e/', type: directory },
+    { name: 'd/e/second', data: file },
+    { name: 'd/e/..third', data: file },
+    { name: 'd/e/./fourth', data: file },
+    { name: 'd//e/fifth', data: file },
+    { name: 'd/f/', type: directory },
+    { name: 'd/f/.', type: directory },
+    { name: 'd/f/in-f', data: file },
+    { name: 'd/in-d', data: file },
+  ]);
+  const below = ['..third', 'fifth', 'first', 'fourth', 'second'].map((name) => `/d/e/${name}`);
+  const above = ['/d', '/d/e', '/d/f', '/d/in-d'];
+  assert.deepEqual(paths(other), [...above, ...below, '/d/f/in-f']);
+});
+
 test('readTarTree: hard links share identity, data and xattrs, and keep owner, mode and time of their own', async (t) => {
   const { root, sink } = await read(t, [
     { name: 'a', data: Buffer.from('data'), pax: [['SCHILY.xattr.user.k', 'v']] },

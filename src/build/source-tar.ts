@@ -5,8 +5,11 @@ import type { Readable } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { FormatError, messageOf, NydusError, UsageError } from '../base/errors.ts';
 import { TarParser, type TarEntry } from '../format/tar/archive.ts';
+import { beginInflate } from '../native/inflate.ts';
 import type { ChunkSink } from './chunk-sink.ts';
 import type { BuildContext } from './options.ts';
+import { inflated } from './pool-inflate.ts';
+import type { WorkerPool } from './pool.ts';
 import { TarTree } from './source-tar-tree.ts';
 import type { TreeNode } from '../tree/node.ts';
 
@@ -53,13 +56,23 @@ async function* joined(head: Uint8Array, rest: Chunks): AsyncGenerator<Uint8Arra
   for (let next = await rest.next(); next.done !== true; next = await rest.next()) yield next.value;
 }
 
-/** Decompressed bytes of an input that is gzip or zstd, by its first bytes; else the bytes themselves. */
-export async function* decodedTar(input: Chunks, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+/**
+ * Decompressed bytes of an input that is gzip or zstd, by its first bytes; else the bytes themselves.
+ *
+ * @param pool decodes gzip; then a piece is valid until the next one is asked for
+ */
+export async function* decodedTar(
+  input: Chunks,
+  signal: AbortSignal,
+  pool?: WorkerPool,
+): AsyncGenerator<Uint8Array> {
   const head = await readHead(input);
   const whole = joined(head, input);
+  const gzip = head.subarray(0, GZIP_MAGIC.length).equals(GZIP_MAGIC);
+  const stream = gzip && pool !== undefined ? beginInflate() : undefined;
+  if (stream !== undefined && pool !== undefined) return yield* inflated(stream, whole, pool);
   let decoder: ReturnType<typeof createGunzip> | ReturnType<typeof createZstdDecompress>;
-  if (head.subarray(0, GZIP_MAGIC.length).equals(GZIP_MAGIC))
-    decoder = createGunzip({ chunkSize: DECODED_SIZE });
+  if (gzip) decoder = createGunzip({ chunkSize: DECODED_SIZE });
   else if (head.subarray(0, ZSTD_MAGIC.length).equals(ZSTD_MAGIC))
     decoder = createZstdDecompress({ chunkSize: DECODED_SIZE });
   else return yield* whole;
@@ -107,6 +120,7 @@ async function* readArchive(
   input: AsyncIterable<Uint8Array> | undefined,
   count: (bytes: number) => void,
   signal: AbortSignal,
+  pool: WorkerPool | undefined,
 ): AsyncGenerator<Uint8Array> {
   const file: Readable | undefined =
     input === undefined ? createReadStream(source, { highWaterMark: READ_SIZE, signal }) : undefined;
@@ -118,7 +132,7 @@ async function* readArchive(
     }
   })();
   try {
-    yield* decodedTar(counted, signal);
+    yield* decodedTar(counted, signal, pool);
   } finally {
     file?.destroy();
   }
@@ -148,6 +162,7 @@ const PROGRESS_MS = 50;
  * Read a tar archive, plain, gzip or zstd, and store its file data through the sink in archive order.
  *
  * @param input bytes of the archive; undefined = the file `source` is read
+ * @param pool decodes gzip in its workers
  * @throws FormatError  the archive is none, or breaks a limit
  * @throws UsageError exit 1  it holds what an image cannot
  */
@@ -157,13 +172,15 @@ export async function readTarTree(
   sink: ChunkSink,
   context: BuildContext,
   input?: AsyncIterable<Uint8Array>,
+  pool?: WorkerPool,
 ): Promise<TarResult> {
   const totalBytes = input === undefined ? checkSource(source) : 0;
   const tree = new TarTree(options, context.logger);
   const parser = new TarParser();
   let inputBytes = 0;
   let reported = 0;
-  for await (const bytes of readArchive(source, input, (count) => (inputBytes += count), context.signal)) {
+  const count = (size: number): void => void (inputBytes += size);
+  for await (const bytes of readArchive(source, input, count, context.signal, pool)) {
     context.signal.throwIfAborted();
     parser.feed(bytes);
     for (let event = parser.next(); event !== undefined; event = parser.next()) {

@@ -333,12 +333,21 @@ class Conversion {
   }
 
   /** Merge layer bootstraps. @returns ids of the blobs that the result names */
-  async #merge(sources: string[], bootstrap: string): Promise<string[]> {
+  async #merge(layers: readonly Promise<ConvertedLayer>[], bootstrap: string): Promise<string[]> {
     const { prefetchPatterns } = this.#options;
     const { logger } = this.#context;
     const { builder, dictionary } = this.#aids;
+    const sources = layers.map(async (layer) => (await layer).bootstrap);
+    // a merge ends at the first layer that failed
+    for (const source of sources) source.catch(() => {});
     if (builder !== undefined)
-      return builder.merge(sources, bootstrap, dictionary?.bootstrap, prefetchPatterns, this.#signal);
+      return builder.merge(
+        await Promise.all(sources),
+        bootstrap,
+        dictionary?.bootstrap,
+        prefetchPatterns,
+        this.#signal,
+      );
     const result = await mergeImages(
       {
         sources,
@@ -363,17 +372,19 @@ class Conversion {
   async #convertImage(image: SelectedImage): Promise<ConvertedImage> {
     const { workDir, progress } = this.#context;
     const { version } = this.#options;
-    const layers = await Promise.all(image.manifest.layers.map((layer) => this.#layer(layer)));
+    const works = image.manifest.layers.map((layer) => this.#layer(layer));
+    const name = hexOf(image.descriptor.digest);
+    const merged = join(workDir, `${name}.merged`);
+    // lower layers are merged while the upper ones are still built
+    const merging = this.#merge(works, merged);
+    // what it ran into is told when it is waited for
+    merging.catch(() => {});
+    const layers = await Promise.all(works);
     progress({
       event: 'merge',
       platform: image.platform === undefined ? 'unknown' : showPlatform(image.platform),
     });
-    const name = hexOf(image.descriptor.digest);
-    const merged = join(workDir, `${name}.merged`);
-    const named = await this.#merge(
-      layers.map((layer) => layer.bootstrap),
-      merged,
-    );
+    const named = await merging;
     const blobs = layers.map((layer) => layer.descriptor);
     const more = await this.#dictionaryBlobs(named, blobs);
     const file = join(this.#target.blobDir, `${name}.bootstrap`);

@@ -17,6 +17,9 @@ import type { BlobStreamTarget, ImageTarget } from './target.ts';
 /** Longest wait between two tries of a layer. */
 const MAX_WAIT_MS = 60_000;
 
+/** A layer of so many bytes, as stored, keeps workers busy. */
+const POOL_WORTH = 2 * 1024 * 1024;
+
 export interface RetryOptions {
   /** times that a failed push is tried again */
   retries: number;
@@ -158,6 +161,8 @@ export class LayerConverter {
     const { target, signal, context } = this.#parts;
     const { digest, size } = layer;
     context.progress({ event: 'layer', state: 'converting', digest, done: 0, size });
+    // workers take a moment to start: they do it while the first bytes come
+    if (size >= POOL_WORTH && this.#parts.builder === undefined) this.#parts.pool.start();
     const built = await this.#build(layer, this.#wantsFile ? undefined : await target.openBlob(signal, true));
     const descriptor = blobDescriptor(built.digest, built.size);
     if (built.file !== undefined) {
