@@ -251,7 +251,7 @@ class Level {
     this.#checkRefused();
   }
 
-  /** Before a subcommand: what the program itself demands. */
+  /** Of a program whose subcommand was named: what it demands itself. */
   requireAll(): void {
     if (!this.scope.command.argsConflictWithSubcommands) this.#checkRequired();
   }
@@ -389,6 +389,8 @@ export async function parseArgs(program: Command, argv: readonly string[]): Prom
   let command = program;
   let parents: readonly Command[] = [];
   let level = new Level(scopeOf(program, []));
+  // checked when the command below is in order, so that help needs nothing else
+  const above: Level[] = [];
   let onlyValues = false;
   for (let i = 0; i < argv.length; i++) {
     const text = argv[i] as string;
@@ -414,7 +416,7 @@ export async function parseArgs(program: Command, argv: readonly string[]): Prom
     }
     const word = subcommandOf(level, text);
     if (word === 'help') return helpFor(command, parents, argv.slice(i + 1));
-    if (command.subcommands[word]?.standalone !== true) level.requireAll();
+    if (command.subcommands[word]?.standalone !== true) above.push(level);
     for (const [name, value] of level.values) outer.set(name, value);
     for (const name of level.used) given.add(name);
     parents = [...parents, command];
@@ -423,6 +425,7 @@ export async function parseArgs(program: Command, argv: readonly string[]): Prom
   }
   level.settle();
   level.validate();
+  for (const each of above.toReversed()) each.requireAll();
   for (const name of level.used) given.add(name);
   return { kind: 'run', scope: level.scope, values: level.finish(outer), given };
 }

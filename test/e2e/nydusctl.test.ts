@@ -4,7 +4,15 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { firstReason, requireFuse, requirePeer, requireRoot, tempDir } from '../support/golden.ts';
+import {
+  firstReason,
+  goldenPath,
+  requireFuse,
+  requirePeer,
+  requireRoot,
+  skipUnlessGolden,
+  tempDir,
+} from '../support/golden.ts';
 import { localConfig, startDaemon, type Daemon } from '../support/daemon.ts';
 import { nydusImage, programCommand, runProgramLive, type ProgramResult } from '../support/programs.ts';
 
@@ -81,7 +89,7 @@ describe('nydusctl', { skip }, () => {
       {
         status: 1,
         stderr:
-          'Error: Request failed. Object {"code": String("UNDEFINED"), "message": String("GlobalMetrics(Metrics(Stats(NoCounter)))")}\n',
+          'Error: Request failed. Object {"code": String("UNDEFINED"), "message": String("GlobalMetrics(Metrics(Stats(NoCounter)))")}\n\nHint: name one with --id: /\n',
       },
     );
     const json = await ctl('metrics', 'fsstats', '--id', '/none', '--json');
@@ -102,7 +110,7 @@ describe('nydusctl', { skip }, () => {
     assert.equal(status, 1);
     assert.equal(
       stderr,
-      'Error: Request failed. Object {"code": String("UNDEFINED"), "message": String("Configure(ResponsePayloadType)")}\n',
+      'Error: Request failed. Object {"code": String("UNDEFINED"), "message": String("Configure(ResponsePayloadType)")}\n\nHint: the levels of the log are off, error, warn, info, debug and trace\n',
     );
   });
 
@@ -111,7 +119,7 @@ describe('nydusctl', { skip }, () => {
     const twice = await ctl('mount', ...args, '-m', '/');
     assert.equal(
       twice.stderr,
-      'Error: Request failed. Object {"code": String("UNDEFINED"), "message": String("Mount(MountFilesystem(Other(\\"object or filesystem already exists\\")))")}\n',
+      'Error: Request failed. Object {"code": String("UNDEFINED"), "message": String("Mount(MountFilesystem(Other(\\"object or filesystem already exists\\")))")}\n\nHint: `nydusctl info` lists what is mounted; umount it first\n',
     );
     const missing = await ctl('mount', '-s', 'x', '-c', join(work, 'none'), '-t', 'rafs', '-m', '/x');
     assert.equal(missing.status, 1);
@@ -124,7 +132,7 @@ describe('nydusctl', { skip }, () => {
     const none = await ctl('umount', '-m', '/nosuch');
     assert.equal(
       none.stderr,
-      'Error: Request failed. Object {"code": String("UNDEFINED"), "message": String("Mount(MountFilesystem(Other(\\"object or filesystem doesn\'t exist\\")))")}\n',
+      'Error: Request failed. Object {"code": String("UNDEFINED"), "message": String("Mount(MountFilesystem(Other(\\"object or filesystem doesn\'t exist\\")))")}\n\nHint: `nydusctl info` lists what is mounted, and where\n',
     );
   });
 
@@ -169,10 +177,106 @@ describe('nydusctl', { skip }, () => {
     assert.match(stderr, /\nHint: is nydusd running, and is \/nonexistent what its --apisock says\?\n/);
   });
 
+  it('nydusctl: help of a command needs no socket; without help the socket is missed after the mistakes below it', async () => {
+    const [file, ...first] = programCommand('nydusctl');
+    const run = (...args: string[]): { status: number | null; stdout: string; stderr: string } =>
+      spawnSync(file, [...first, ...args], { encoding: 'utf8' });
+    for (const args of [
+      ['metrics', '--help'],
+      ['metrics', '-h'],
+      ['help', 'metrics'],
+    ]) {
+      const { status, stdout } = run(...args);
+      assert.deepEqual(
+        [status, stdout.split('\n')[0]],
+        [0, 'Show counters of the backend, the cache or the filesystem'],
+        args.join(' '),
+      );
+    }
+    assert.match(run('metrics', 'nosuch').stderr, /^error: invalid value 'nosuch' for '<category>'/);
+    assert.match(
+      run('metrics', 'cache').stderr,
+      /^error: the following required arguments were not provided:\n {2}--sock <sock>/,
+    );
+  });
+
   it('nydusctl: a socket alone is no command, exit 0', async () => {
     assert.deepEqual(await ctl(), { status: 0, signal: null, stdout: '', stderr: '' });
   });
 });
+
+interface Mistake {
+  args: string[];
+  exit: number;
+  stdout?: string;
+  stderr?: string;
+}
+
+/** Numbers, versions, names of blobs and paths are ours; every other character is upstream's. */
+function shape(text: string): string {
+  return text
+    .replace(/"[^"\n]*cli\/[^"\n]*"|"\/[^"\n]*"/g, '"PATH"')
+    .replace(/[0-9a-f]{64}/g, 'BLOB')
+    .replace(/Mounted Time: .*/, 'Mounted Time:')
+    .replace(/"(v|release|debug|unknown|[0-9a-f]{40}|rustc |node )[^"\n]*"/g, '"V"')
+    .replace(/\b(?:true|false)\b/g, 'BOOL')
+    .replace(/(?<=: )(?:NaN|inf|\d+(?:\.\d+)?)/g, '0')
+    .replace(/\d+(?:\.\d+)?/g, '0')
+    .replace(/(?<=0) +/g, ' ');
+}
+
+describe(
+  'nydusctl as golden/cli shows it',
+  { skip: firstReason(skip, skipUnlessGolden('cli', 'mistakes.jsonl')) },
+  () => {
+    it('nydusctl: every command line of the transcript, its output compared but for numbers and paths', async () => {
+      const work = tempDir();
+      for (const dir of ['tree', 'cli/blobs', 'cli/cache2', 'run/cli'])
+        mkdirSync(join(work, dir), { recursive: true });
+      writeFileSync(join(work, 'tree/file'), CONTENT);
+      nydusImage(['create', '--blob-dir', 'cli/blobs', '--bootstrap', 'cli/boot', 'tree'], { cwd: work });
+      const config = localConfig(join(work, 'cli/blobs'), join(work, 'cli/cache2'));
+      writeFileSync(join(work, 'cli/ok.json'), JSON.stringify(config));
+      await using daemon = await startDaemon({
+        workDir: join(work, 'd'),
+        bootstrap: join(work, 'cli/boot'),
+        config,
+      });
+      const lines = readFileSync(goldenPath('cli', 'mistakes.jsonl') ?? '', 'utf8')
+        .trim()
+        .split('\n');
+      const all = lines
+        .map((line) => JSON.parse(line) as Mistake)
+        .filter(({ args }) => args[0] === 'nydusctl');
+      for (const { args, exit, stdout = '', stderr = '' } of all) {
+        const here = args.map((arg) =>
+          arg.replace('$WORK/run/cli/api.sock', daemon.apisock).replace('$WORK', work),
+        );
+        const name = args.join(' ');
+        const ours = await runProgramLive('nydusctl', here.slice(1));
+        assert.equal(ours.status, exit, `${name}: ${ours.stderr}`);
+        // hints follow what upstream says
+        assert.ok(ours.stderr.replaceAll(work, '$WORK').startsWith(stderr), `${name}: ${ours.stderr}`);
+        if (args.includes('--version')) continue;
+        if (args.includes('-r'))
+          assert.deepEqual(keysOf(JSON.parse(ours.stdout)), keysOf(JSON.parse(stdout)), name);
+        else assert.equal(shape(ours.stdout), shape(stdout), name);
+      }
+      assert.equal(all.length, 27);
+    });
+  },
+);
+
+/** Keys that we add to what upstream has. */
+const ADDED = /^(?:degraded_blobs|write_errors|dedup_\w+|evicted_\w+|outage\w*|hedge\w*|max_size|driver)$/;
+
+/** The keys of a document, at every depth, in their order. */
+function keysOf(value: unknown, path = ''): string[] {
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) return [];
+  return Object.entries(value)
+    .filter(([key]) => !ADDED.test(key))
+    .flatMap(([key, item]) => [`${path}.${key}`, ...keysOf(item, `${path}.${key}`)]);
+}
 
 /** What bash would offer after a command line. */
 function completions(line: string): string[] {

@@ -1,7 +1,7 @@
 // `nydusctl metrics`: counters once, or the backend's again and again. Source: nydusd.md 17.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { command, type CommandContext } from '../command.ts';
-import { DaemonApi, type Json } from './api.ts';
+import { DaemonApi, member, type Json } from './api.ts';
 import { backendDeltaText, backendText, cacheText, fsText } from './metrics-text.ts';
 import { printAnswer, printRefusal, type OutputFlags } from './output.ts';
 
@@ -20,6 +20,19 @@ export function checkInterval(text: string): string | undefined {
   return /^\d+$/.test(text) && seconds >= 1 && seconds <= MAX_INTERVAL
     ? undefined
     : `expected whole seconds from 1 to ${MAX_INTERVAL}`;
+}
+
+/** Which ids there are: the answer to an unknown one, or to none where one is needed, does not say. */
+async function idHint(api: DaemonApi, category: keyof typeof CATEGORIES): Promise<string> {
+  const mounts = member((await api.request('GET', '/api/v1/daemon')).body, 'backend_collection');
+  const entries = Object.entries(mounts ?? {}) as [string, Json][];
+  const images = entries.filter(([, mount]) => member(mount, 'backend_type') === 'Rafs');
+  if (images.length === 0) return 'no image is mounted: nothing is counted';
+  // caches go by the id of their configuration, which is often empty
+  const ids = images.map(([at, mount]) =>
+    category === 'cache' ? String(member(mount, 'config', 'id') ?? '') : at,
+  );
+  return `name one with --id: ${[...new Set(ids)].map((id) => (id === '' ? "''" : id)).join(', ')}`;
 }
 
 async function watch(
@@ -77,7 +90,7 @@ export const metrics = command({
     if (values.category === 'backend' && values.interval !== undefined)
       return watch(ctx, flags, look, Number(values.interval));
     const answer = await look();
-    if (answer.status >= 400) return printRefusal(ctx, flags, answer);
+    if (answer.status >= 400) return printRefusal(ctx, flags, answer, await idHint(api, values.category));
     printAnswer(ctx, flags, answer.body, text);
     return 0;
   },

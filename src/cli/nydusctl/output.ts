@@ -1,6 +1,6 @@
 // How answers of the daemon are printed: for people, as upstream's one line of JSON (`--raw`), or as JSON to read (`--json`).
 import type { CommandContext, Options } from '../command.ts';
-import type { Answer, Json } from './api.ts';
+import { member, type Answer, type Json } from './api.ts';
 import { debugJson } from './debug-json.ts';
 
 /** Flags of every command, before and after its name. */
@@ -44,11 +44,46 @@ export function printAnswer(
   else ctx.stdout.write(text(body));
 }
 
-/** Report an answer of status 400 or more. @returns the exit status */
-export function printRefusal(ctx: CommandContext, flags: OutputFlags, answer: Answer): number {
-  const text = flags.json
-    ? JSON.stringify({ status: answer.status, error: answer.body }, undefined, 2)
-    : `Error: Request failed. ${debugJson(answer.body)}`;
-  ctx.stderr.write(`${text}\n`);
+/** The next step, by what the answer says. The answers are upstream's, who leaves their reader alone with them. */
+const HINTS: readonly (readonly [part: string, hint: string])[] = [
+  ['Configure(ResponsePayloadType)', 'the levels of the log are off, error, warn, info, debug and trace'],
+  ['PathWalk(', 'the mountpoint is a path inside the mount of the daemon: it begins with / and has no ..'],
+  ['object or filesystem already exists', '`nydusctl info` lists what is mounted; umount it first'],
+  ["object or filesystem doesn't exist", '`nydusctl info` lists what is mounted, and where'],
+  ['Failed to load config', 'what is wrong with the configuration is in the log of the daemon'],
+  [
+    'RAFS failed to handle request',
+    'the daemon opens the paths, not nydusctl: it needs them absolute; its log says more',
+  ],
+  [
+    'passthroughfs failed to handle request',
+    'the daemon opens the directory, not nydusctl: it needs its absolute path',
+  ],
+  ['NotReady', 'the daemon waits for its takeover'],
+];
+
+/**
+ * Report an answer of status 400 or more.
+ *
+ * @param hint the next step, where the command knows more than the answer says
+ * @returns the exit status
+ */
+export function printRefusal(
+  ctx: CommandContext,
+  flags: OutputFlags,
+  answer: Answer,
+  hint: string | undefined = hintFor(answer),
+): number {
+  if (flags.json)
+    ctx.stderr.write(`${JSON.stringify({ status: answer.status, error: answer.body }, undefined, 2)}\n`);
+  else {
+    ctx.stderr.write(`Error: Request failed. ${debugJson(answer.body)}\n`);
+    if (hint !== undefined && !flags.raw) ctx.stderr.write(`\nHint: ${hint}\n`);
+  }
   return 1;
+}
+
+function hintFor(answer: Answer): string | undefined {
+  const message = member(answer.body, 'message');
+  return typeof message !== 'string' ? undefined : HINTS.find(([part]) => message.includes(part))?.[1];
 }

@@ -88,3 +88,30 @@ test('topText: the busiest mount first, cut to the height of the terminal', () =
   assert.match(cut[3] ?? '', /^\/busy +10 +0 B +- +0 B +0 B +- +0 B +0 +partly$/);
   assert.deepEqual(cut.slice(4), ['... 2 more', '']);
 });
+
+test('topText: a narrow terminal loses columns and the beginning of long paths, never a line end', () => {
+  const now = sample(
+    1000,
+    mount('/a/very/long/path/of/an/image/that/does/not/fit', { operations: 10 }),
+    mount('/b'),
+  );
+  const rates = ratesBetween(sample(0), now);
+  const lines = (width: number): string[] =>
+    topText(now, rates, Infinity, width).trimEnd().split('\n').slice(2);
+  assert.match(
+    lines(200)[0] ?? '',
+    /^MOUNTPOINT +OPS\/S +READ\/S +READ LATENCY +FETCHED\/S +FETCHED +HITS +PREFETCHED +ERRORS +LOCAL$/,
+  );
+  assert.match(lines(110)[1] ?? '', /^…\S+does\/not\/fit +10 /);
+  assert.match(
+    lines(80)[0] ?? '',
+    /^MOUNTPOINT +OPS\/S +READ\/S +READ LATENCY +FETCHED\/S +HITS +ERRORS +LOCAL$/,
+  );
+  for (const width of [200, 110, 80, 72])
+    assert.ok(
+      lines(width).every((line) => line.length <= width),
+      String(width),
+    );
+  // the least that is shown
+  assert.match(lines(10)[0] ?? '', /^MOUNTPOINT +OPS\/S +READ\/S +FETCHED\/S +HITS +ERRORS$/);
+});

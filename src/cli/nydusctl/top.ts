@@ -14,8 +14,9 @@ function show(ctx: CommandContext, flags: OutputFlags, sample: Sample, rates: Ra
     ctx.stdout.write(`${JSON.stringify({ state: sample.state, mounts: rates })}\n`);
     return;
   }
-  const terminal = ctx.stdout as { isTTY?: boolean; rows?: number };
-  if (terminal.isTTY === true) ctx.stdout.write(HOME_AND_CLEAR + topText(sample, rates, terminal.rows));
+  const terminal = ctx.stdout as { isTTY?: boolean; rows?: number; columns?: number };
+  if (terminal.isTTY === true)
+    ctx.stdout.write(HOME_AND_CLEAR + topText(sample, rates, terminal.rows, terminal.columns));
   else ctx.stdout.write(`${topText(sample, rates)}\n`);
 }
 
