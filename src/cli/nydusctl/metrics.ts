@@ -29,9 +29,11 @@ async function idHint(api: DaemonApi, category: keyof typeof CATEGORIES): Promis
   const images = entries.filter(([, mount]) => member(mount, 'backend_type') === 'Rafs');
   if (images.length === 0) return 'no image is mounted: nothing is counted';
   // caches go by the id of their configuration, which is often empty
-  const ids = images.map(([at, mount]) =>
-    category === 'cache' ? String(member(mount, 'config', 'id') ?? '') : at,
-  );
+  const cacheId = (mount: Json): string => {
+    const id = member(mount, 'config', 'id');
+    return typeof id === 'string' ? id : '';
+  };
+  const ids = images.map(([at, mount]) => (category === 'cache' ? cacheId(mount) : at));
   return `name one with --id: ${[...new Set(ids)].map((id) => (id === '' ? "''" : id)).join(', ')}`;
 }
 
