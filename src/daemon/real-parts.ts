@@ -3,6 +3,7 @@ import { UsageError } from '../base/errors.ts';
 import { RafsInstance } from '../rafs/instance.ts';
 import { detachDeadMounts } from '../serve/fuse/dead-mounts.ts';
 import { FuseSession, type MountSource } from '../serve/fuse/session.ts';
+import { dropSpareWorker } from '../serve/fuse/spare-thread.ts';
 import type { SharedDirectory } from '../serve/passthrough/passthrough-fs.ts';
 import type { DriverChoice } from '../storage/config.ts';
 import { SharedStorage } from '../storage/shared-storage.ts';
@@ -56,6 +57,7 @@ async function mountKernel(
   options: SessionOptions,
   driver: Exclude<DriverChoice, 'fuse'>,
 ): Promise<MountSession<RafsInstance>> {
+  void dropSpareWorker();
   const { KernelSession } = await import('./kernel-session.ts');
   const { recordPath } = await import('../serve/erofs/record.ts');
   const { mountpoint, logger, apisock, detachWhenComplete = false, whileStarting } = options;
@@ -71,6 +73,7 @@ let storage: SharedStorage | undefined;
 
 /** What a daemon with the driver fanotify has handed over. */
 async function adoptKernel(options: SessionOptions, parcel: number): Promise<MountSession<RafsInstance>> {
+  void dropSpareWorker();
   const { KernelSession } = await import('./kernel-session.ts');
   const { recordPath } = await import('../serve/erofs/record.ts');
   const { mountpoint, logger, apisock, detachWhenComplete = false } = options;

@@ -50,8 +50,6 @@ export interface FuseMountOptions {
    * with it. Otherwise each has a channel of its own, and the kernel fails what a closed channel has read.
    */
   outlive?: boolean;
-  /** worker program, for tests with other readers */
-  workerUrl?: URL;
 }
 
 /** How long a replaced image is kept for files that are still open. */
@@ -119,7 +117,7 @@ export class FuseSession {
     this.#misses = new MissReader(this.#counters, this.#accounting, options.logger);
     this.#followLogLevel();
     prepareInterrupts();
-    const { logger, threads, serveOpen, outlive = false, workerUrl: url } = options;
+    const { logger, threads, serveOpen, outlive = false } = options;
     this.#workers = new WorkerGroup({
       deviceFd,
       state: this.#state,
@@ -127,7 +125,6 @@ export class FuseSession {
       threads,
       serveOpen,
       outlive,
-      url,
       logger,
       report: (message) => this.#onReport(message),
       onEnd: () => this.#resolveEnded(),

@@ -3,7 +3,7 @@ import type { PassthroughShare } from '../passthrough/passthrough-fs.ts';
 import type { PseudoNode } from '../pseudo/pseudo-tree.ts';
 import type { ServeOptions } from '../served-image.ts';
 
-/** What a worker is started with. */
+/** What a worker is told first. */
 export interface WorkerStart {
   /** its own channel of the FUSE connection, blocking */
   deviceFd: number;

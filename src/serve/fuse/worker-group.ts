@@ -21,8 +21,6 @@ export interface WorkerGroupOptions {
   serveOpen: boolean;
   /** all read from the one open file of `deviceFd`; otherwise each has a channel of its own */
   outlive: boolean;
-  /** worker program, for tests with other readers */
-  url: URL | undefined;
   report: (report: WorkerReport) => void;
   /** the last worker is over */
   onEnd: () => void;
@@ -84,7 +82,7 @@ export class WorkerGroup {
    * @param hold it serves nothing before an image is attached
    */
   start(hold: boolean): WorkerHandle {
-    const { deviceFd, outlive, state, serveOpen, url, report, logger, accounting } = this.#options;
+    const { deviceFd, outlive, state, serveOpen, report, logger, accounting } = this.#options;
     const accessLog = new SharedArrayBuffer(ACCESS_LOG_BYTES);
     accounting.add(new AccessLog(accessLog));
     const worker = new WorkerHandle({
@@ -94,7 +92,6 @@ export class WorkerGroup {
       accessLog,
       serveOpen,
       hold,
-      url,
       report,
       logger,
     });

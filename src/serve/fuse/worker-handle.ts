@@ -1,12 +1,12 @@
 // The main thread's end of one worker: starts it, wakes it, waits for it, looks into the memory it shares.
 import { closeSync } from 'node:fs';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { BackendError, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
-import { withUsualPriority } from '../../base/thread-priority.ts';
 import { interruptThread } from '../../native/thread-interrupt.ts';
 import type { SessionState } from '../session-state.ts';
 import type { InFlight } from './miss-reader.ts';
+import { takeWorker } from './spare-thread.ts';
 import type { BackendNews, WorkerReport, WorkerStart } from './thread-messages.ts';
 import { WORKER_AREA_BYTES, workerAreas, type WorkerAreas } from './worker-areas.ts';
 
@@ -20,21 +20,10 @@ export interface WorkerHandleOptions {
   serveOpen: boolean;
   /** serve nothing before an image is attached */
   hold: boolean;
-  url: URL | undefined;
   report: (report: WorkerReport) => void;
   logger: Logger;
 }
 
-/** Where the worker program lies: beside the source, or beside the bundle. */
-export function workerUrl(): URL {
-  return new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './fuse-worker.js', import.meta.url);
-}
-
-/**
- * Room for short-lived objects of a worker's heap. It makes next to none per request; with the default (48 MB) what it does make
- * stays resident (measured: 2 MB less per thread after a walk over 100,000 inodes).
- */
-const YOUNG_MB = 2;
 /** Longest pause between two signals to a worker that is about to sleep. */
 const MAX_NUDGE_MS = 5;
 
@@ -69,14 +58,8 @@ export class WorkerHandle {
       startedAtSec: Math.floor(Date.now() / 1000),
       hold: options.hold,
     };
-    this.#worker = withUsualPriority(
-      () =>
-        new Worker(options.url ?? workerUrl(), {
-          workerData: start,
-          name: 'fuse',
-          resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
-        }),
-    );
+    this.#worker = takeWorker();
+    this.#worker.postMessage(start);
     this.ready = new Promise((resolve, reject) => {
       this.#worker.on('message', (report: WorkerReport) => {
         if (report.type === 'ready') resolve();
