@@ -286,7 +286,7 @@ test('statuses: before, during and after a takeover', { skip, timeout: 60_000 },
   };
   assert.match(
     await put(daemon, 'fuse/sendfd'),
-    /^500 .*Upgrade\(DaemonAbnormal\(UpgradeManager\(.*cannot reach the supervisor/,
+    /^500 .*Upgrade\(DaemonAbnormal\(UpgradeManager\(.*StorageBackendError\(CreateUnixStream\(Os \{ code: 2/,
   );
   assert.match(await put(daemon, 'fuse/takeover'), /^400 .*UnexpectedEvent\(\\"Takeover\\"\)/);
   await save(daemon, supervisor);
