@@ -5,8 +5,18 @@ import { messageOf, NydusError, UsageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { RafsInstance } from '../rafs/instance.ts';
 import type { ErofsMount } from '../serve/erofs/erofs-mount.ts';
-import { ErofsService, type Inheritance } from '../serve/erofs/service.ts';
 import { FlatService } from '../serve/erofs/flat-service.ts';
+import {
+  discardRecord,
+  knowFiles,
+  openInheritance,
+  packInheritance,
+  renounce,
+  type Inheritance,
+} from '../serve/erofs/left.ts';
+import { readRecord, recordPath, type KernelDriver } from '../serve/erofs/record.ts';
+import { ErofsService } from '../serve/erofs/service.ts';
+import { isAlive } from '../serve/guardian/guardian.ts';
 import { emptyStats } from '../serve/counters.ts';
 import type { DriverChoice } from '../storage/config.ts';
 import type {
@@ -25,14 +35,16 @@ type KernelService = ErofsService | FlatService;
 
 type Target = MountTarget<RafsInstance>;
 
+const SERVICES = { fanotify: ErofsService, fileio: FlatService } as const;
+
 /** READ in `fop_hits` (nydusd.md 6.1). */
 const READ = 4;
 
 export interface KernelSessionOptions {
   driver: Exclude<DriverChoice, 'fuse'>;
   mountpoint: string;
-  /** `recordPath()` of this daemon */
-  record: string;
+  /** socket that a successor finds this daemon by */
+  apisock: string | undefined;
   logger: Logger;
   /** end, leaving the mount, once no reader needs this process */
   detachWhenComplete: boolean;
@@ -68,7 +80,25 @@ export class KernelSession implements MountSession<RafsInstance> {
     this.#options = options;
     this.#inherited = inherited;
     this.ended = new Promise((resolve) => (this.#resolveEnded = resolve));
-    if (options.driver !== 'fileio' && inherited === undefined) this.#openFanotify();
+    if (inherited === undefined) this.#goOnOrBegin();
+    else this.#name = inherited.record.driver;
+  }
+
+  #serviceOptions(driver: KernelDriver): { record: string; logger: Logger } {
+    const { apisock, mountpoint, logger } = this.#options;
+    return { record: recordPath(apisock, mountpoint, driver), logger };
+  }
+
+  /** What a daemon before left goes on by the driver it has, unless another one is asked for; then it is taken away. */
+  #goOnOrBegin(): void {
+    const { driver, logger } = this.#options;
+    const flat = this.#serviceOptions('fileio');
+    const isFlat =
+      driver === 'fileio' ||
+      (driver === 'auto' && (readRecord(flat.record)?.guardians.some(isAlive) ?? false));
+    discardRecord(isFlat ? this.#serviceOptions('fanotify').record : flat.record, logger);
+    if (!isFlat) this.#openFanotify();
+    else if (readRecord(flat.record) !== undefined) this.#service = FlatService.open(flat);
   }
 
   /**
@@ -78,12 +108,13 @@ export class KernelSession implements MountSession<RafsInstance> {
    * @throws UsageError exit 1  it is not one of ours, or of another mountpoint
    */
   static adopt(options: KernelSessionOptions, parcel: number): KernelSession {
-    const inherited = ErofsService.inherit(parcel);
+    const inherited = openInheritance(parcel);
     if (inherited.record.mounts.some(({ mountpoint }) => mountpoint === options.mountpoint)) {
       closeSync(parcel);
+      knowFiles(inherited);
       return new KernelSession(options, inherited);
     }
-    ErofsService.renounce(inherited);
+    for (const fd of inherited.fds) closeSync(fd);
     const places = inherited.record.mounts.map(({ mountpoint }) => mountpoint).join(', ');
     throw new UsageError(`the mount that was handed over is at ${places}, not at ${options.mountpoint}`, {
       exitCode: 1,
@@ -100,22 +131,22 @@ export class KernelSession implements MountSession<RafsInstance> {
   async resume(): Promise<void> {
     const [inherited, target] = [this.#inherited, this.#restored];
     if (inherited === undefined || target === undefined) return;
-    const { record, logger } = this.#options;
-    const service = await ErofsService.resume({ record, logger }, inherited);
+    const { driver } = inherited.record;
+    const service = await SERVICES[driver].resume(this.#serviceOptions(driver), inherited);
     this.#inherited = undefined;
-    service.onComplete = () => this.#complete();
+    if (service instanceof ErofsService) service.onComplete = () => this.#complete();
     this.#service = service;
     await this.#mountWith(service, '/', target);
     if (service.complete) this.#complete();
   }
 
-  /** Present when there is something that can be handed over: `fileio` starts anew instead. */
+  /** Present when there is something that can be handed over. */
   get handover(): (() => Handover | undefined) | undefined {
     if (this.#fuse !== undefined) return this.#fuse.handover;
     const [service, inherited] = [this.#service, this.#inherited];
     let pack: () => number;
-    if (inherited !== undefined) pack = () => ErofsService.passOn(inherited);
-    else if (service instanceof ErofsService && this.#mount !== undefined) pack = () => service.handover();
+    if (inherited !== undefined) pack = () => packInheritance(inherited);
+    else if (service !== undefined && this.#mount !== undefined) pack = () => service.handover();
     else return undefined;
     return () => ({
       fd: this.#keepParcel(pack()),
@@ -130,9 +161,8 @@ export class KernelSession implements MountSession<RafsInstance> {
   }
 
   #openFanotify(): void {
-    const { record, logger } = this.#options;
     try {
-      const service = ErofsService.open({ record, logger });
+      const service = ErofsService.open(this.#serviceOptions('fanotify'));
       service.onComplete = () => this.#complete();
       this.#service = service;
     } catch (error) {
@@ -178,13 +208,13 @@ export class KernelSession implements MountSession<RafsInstance> {
   }
 
   async #attachToKernel(place: string, target: Target): Promise<boolean> {
-    const { driver, record, logger } = this.#options;
+    const { driver } = this.#options;
     if (this.#kernelRefused) return false;
     for (const name of ['fanotify', 'fileio'] as const) {
       if (driver !== 'auto' && driver !== name) continue;
-      if (name === 'fanotify' && this.#service === undefined) continue; // refused already
+      if (name === 'fanotify' && this.#service?.driver !== name) continue; // refused already, or going on with the other
       try {
-        if (name === 'fileio') this.#service = new FlatService({ record, logger });
+        if (name === 'fileio') this.#service ??= FlatService.open(this.#serviceOptions(name));
         await this.#mountWith(this.#service, place, target);
         this.#name = name;
         if (this.#service?.complete === true) this.#complete();
@@ -260,7 +290,7 @@ export class KernelSession implements MountSession<RafsInstance> {
 
   #renounce(): void {
     this.#closeParcel();
-    if (this.#inherited !== undefined) ErofsService.renounce(this.#inherited);
+    if (this.#inherited !== undefined) renounce(this.#inherited);
     this.#inherited = undefined;
   }
 

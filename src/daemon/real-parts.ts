@@ -59,11 +59,9 @@ async function mountKernel(
 ): Promise<MountSession<RafsInstance>> {
   void dropSpareWorker();
   const { KernelSession } = await import('./kernel-session.ts');
-  const { recordPath } = await import('../serve/erofs/record.ts');
   const { mountpoint, logger, apisock, detachWhenComplete = false, whileStarting } = options;
-  const record = recordPath(apisock, mountpoint);
   const fuse = (): Promise<MountSession<RafsInstance>> => mountFuse({ ...options, whileStarting: () => {} });
-  const session = new KernelSession({ driver, mountpoint, record, logger, detachWhenComplete, fuse });
+  const session = new KernelSession({ driver, mountpoint, apisock, logger, detachWhenComplete, fuse });
   whileStarting?.();
   return session;
 }
@@ -71,16 +69,14 @@ async function mountKernel(
 /** What the images of this process read from together. */
 let storage: SharedStorage | undefined;
 
-/** What a daemon with the driver fanotify has handed over. */
+/** What a daemon whose image the kernel serves has handed over. */
 async function adoptKernel(options: SessionOptions, parcel: number): Promise<MountSession<RafsInstance>> {
   void dropSpareWorker();
   const { KernelSession } = await import('./kernel-session.ts');
-  const { recordPath } = await import('../serve/erofs/record.ts');
   const { mountpoint, logger, apisock, detachWhenComplete = false } = options;
-  const record = recordPath(apisock, mountpoint);
   const fuse = (): Promise<never> => Promise.reject(new UsageError('the mount is handed over, not made'));
   const session = KernelSession.adopt(
-    { driver: 'fanotify', mountpoint, record, logger, detachWhenComplete, fuse },
+    { driver: 'auto', mountpoint, apisock, logger, detachWhenComplete, fuse },
     parcel,
   );
   return withLayers(session, options);

@@ -1,4 +1,4 @@
-// Hot upgrade of a daemon with the driver fanotify, and what a supervisor keeps when everything else is killed: readers check every byte
+// Hot upgrade of a daemon whose image the kernel serves, and what a supervisor keeps when everything else is killed: readers check every byte
 // and see a pause, never an error. NYDUS_UPGRADES sets how often (default 2). Source: docs/failover.md.
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -22,6 +22,7 @@ interface Place {
   dir: string;
   mountpoint: string;
   image: RandomImage;
+  driver: 'fanotify' | 'fileio';
   /** undefined: the daemon has none */
   supervisor: Supervisor | undefined;
   /** with a writable layer */
@@ -30,7 +31,14 @@ interface Place {
   guardians: Set<number>;
 }
 
-function place(t: TestContext, files: number, size: number): Place & { supervisor: Supervisor } {
+const DRIVERS = ['fanotify', 'fileio'] as const;
+
+function place(
+  t: TestContext,
+  files: number,
+  size: number,
+  driver: Place['driver'] = 'fanotify',
+): Place & { supervisor: Supervisor } {
   const dir = tempDir(t);
   const mountpoint = join(dir, 'mnt');
   mkdirSync(mountpoint);
@@ -39,7 +47,8 @@ function place(t: TestContext, files: number, size: number): Place & { superviso
     supervisor.close();
     unmountBelow(dir);
   });
-  return { dir, mountpoint, image: randomImage(dir, files, size), supervisor, guardians: new Set() };
+  const image = randomImage(dir, files, size);
+  return { dir, mountpoint, driver, image, supervisor, guardians: new Set() };
 }
 
 async function start(
@@ -59,7 +68,7 @@ async function start(
     args: [
       ...(supervisor === undefined ? [] : ['--supervisor', supervisor.path, '--id', 'd1']),
       '--driver',
-      'fanotify',
+      at.driver,
       ...more,
     ],
     bootstrap: image.bootstrap,
@@ -91,39 +100,44 @@ async function assertGone(pids: readonly number[]): Promise<void> {
   assert.deepEqual(pids.filter(isThere), [], 'guardians stay behind');
 }
 
-test(`fanotify, hot upgrade, ${ROUNDS} times: readers see a pause`, { skip, timeout: 600_000 }, async (t) => {
-  const at = place(t, 12, 3_000_000);
-  let { daemon } = await start(t, at, 'api0.sock', []);
-  const readers = await CheckReaders.start(at.mountpoint, at.image.source);
-  t.after(() => readers.kill());
-  for (let round = 1; round <= ROUNDS; round++) {
-    for (const pid of guardiansOf(daemon.apisock)) at.guardians.add(pid);
-    await save(daemon, at.supervisor);
-    const { daemon: next, state } = await start(t, at, `api${round}.sock`, ['--upgrade']);
-    assert.equal(state, 'INIT');
-    await takeOver(next, at.supervisor);
-    assert.equal(await stateOf(next), 'READY');
-    await command(daemon, '/api/v1/daemon/exit');
-    assert.equal(await daemon.ended, 0, daemon.log);
-    await save(next, at.supervisor);
-    await sleep((round * 37) % 100);
-    await command(next, '/api/v1/daemon/start');
-    assert.equal(await stateOf(next), 'RUNNING');
-    assert.match(next.log, /going on with the mount at .* that a daemon before left/);
-    assert.equal(existsSync(`${daemon.apisock}.guardian`), false, 'the record of the daemon before');
-    daemon = next;
-    await sleep(50 + ((round * 53) % 100));
-  }
-  const report = await readers.finish();
-  assert.deepEqual([report.wrong, report.zeros, report.errors], [0, 0, {}], daemon.log);
-  const { driver } = (await daemon.get('/api/v1/daemon')) as { driver?: { name: string } };
-  assert.equal(driver?.name, 'fanotify');
-  assert.deepEqual(mountsBelow(at.mountpoint), [at.mountpoint], 'one mount, the first one');
-  for (const pid of guardiansOf(daemon.apisock)) at.guardians.add(pid);
-  assert.equal(await daemon.stop(), 0, daemon.log);
-  assert.deepEqual(mountsBelow(at.mountpoint), []);
-  await assertGone([...at.guardians]);
-});
+for (const driver of DRIVERS)
+  test(
+    `${driver}, hot upgrade, ${ROUNDS} times: readers see a pause`,
+    { skip, timeout: 600_000 },
+    async (t) => {
+      const at = place(t, 12, 3_000_000, driver);
+      let { daemon } = await start(t, at, 'api0.sock', []);
+      const readers = await CheckReaders.start(at.mountpoint, at.image.source);
+      t.after(() => readers.kill());
+      for (let round = 1; round <= ROUNDS; round++) {
+        for (const pid of guardiansOf(daemon.apisock)) at.guardians.add(pid);
+        await save(daemon, at.supervisor);
+        const { daemon: next, state } = await start(t, at, `api${round}.sock`, ['--upgrade']);
+        assert.equal(state, 'INIT');
+        await takeOver(next, at.supervisor);
+        assert.equal(await stateOf(next), 'READY');
+        await command(daemon, '/api/v1/daemon/exit');
+        assert.equal(await daemon.ended, 0, daemon.log);
+        await save(next, at.supervisor);
+        await sleep((round * 37) % 100);
+        await command(next, '/api/v1/daemon/start');
+        assert.equal(await stateOf(next), 'RUNNING');
+        assert.match(next.log, /going on with the mount at .* that a daemon before left/);
+        assert.equal(guardiansOf(daemon.apisock).length, 0, 'the record of the daemon before');
+        daemon = next;
+        await sleep(50 + ((round * 53) % 100));
+      }
+      const report = await readers.finish();
+      assert.deepEqual([report.wrong, report.zeros, report.errors], [0, 0, {}], daemon.log);
+      const info = (await daemon.get('/api/v1/daemon')) as { driver?: { name: string } };
+      assert.equal(info.driver?.name, driver);
+      assert.deepEqual(mountsBelow(at.mountpoint), [at.mountpoint], 'one mount, the first one');
+      for (const pid of guardiansOf(daemon.apisock)) at.guardians.add(pid);
+      assert.equal(await daemon.stop(), 0, daemon.log);
+      assert.deepEqual(mountsBelow(at.mountpoint), []);
+      await assertGone([...at.guardians]);
+    },
+  );
 
 test(
   'fanotify, a successor that is told to start while the daemon before serves waits until that one ends',
@@ -149,39 +163,40 @@ test(
   },
 );
 
-test(
-  'fanotify, kill -9 of the daemon and of every guardian: what the supervisor keeps makes readers wait, and the next daemon goes on',
-  { skip },
-  async (t) => {
-    const at = place(t, 10, 2_000_000);
-    process.env['NYDUSD_FREEZE'] = '0';
-    t.after(() => delete process.env['NYDUSD_FREEZE']);
-    let { daemon } = await start(t, at, 'api0.sock', []);
-    const readers = await CheckReaders.start(at.mountpoint, at.image.source);
-    t.after(() => readers.kill());
-    for (let round = 0; round < ROUNDS; round++) {
-      await save(daemon, at.supervisor);
-      await sleep((round * 37) % 100);
+for (const driver of DRIVERS)
+  test(
+    `${driver}, kill -9 of the daemon and of every guardian: what the supervisor keeps makes readers wait, and the next daemon goes on`,
+    { skip },
+    async (t) => {
+      const at = place(t, 10, 2_000_000, driver);
+      process.env['NYDUSD_FREEZE'] = '0';
+      t.after(() => delete process.env['NYDUSD_FREEZE']);
+      let { daemon } = await start(t, at, 'api0.sock', []);
+      const readers = await CheckReaders.start(at.mountpoint, at.image.source);
+      t.after(() => readers.kill());
+      for (let round = 0; round < ROUNDS; round++) {
+        await save(daemon, at.supervisor);
+        await sleep((round * 37) % 100);
+        const guardians = guardiansOf(daemon.apisock);
+        assert.equal(guardians.length, driver === 'fanotify' ? 2 : 1);
+        for (const pid of [daemon.pid, ...guardians]) process.kill(pid, 'SIGKILL');
+        await daemon.ended;
+        await sleep(50);
+        const { daemon: next, state } = await start(t, at, 'api0.sock', ['--upgrade']);
+        assert.equal(state, 'INIT', next.log);
+        await takeOver(next, at.supervisor);
+        await command(next, '/api/v1/daemon/start');
+        assert.match(next.log, /going on with the mount/);
+        daemon = next;
+        await sleep(50);
+      }
+      const report = await readers.finish();
+      assert.deepEqual([report.wrong, report.zeros, report.errors], [0, 0, {}], daemon.log);
       const guardians = guardiansOf(daemon.apisock);
-      assert.equal(guardians.length, 2);
-      for (const pid of [daemon.pid, ...guardians]) process.kill(pid, 'SIGKILL');
-      await daemon.ended;
-      await sleep(50);
-      const { daemon: next, state } = await start(t, at, 'api0.sock', ['--upgrade']);
-      assert.equal(state, 'INIT', next.log);
-      await takeOver(next, at.supervisor);
-      await command(next, '/api/v1/daemon/start');
-      assert.match(next.log, /going on with the mount/);
-      daemon = next;
-      await sleep(50);
-    }
-    const report = await readers.finish();
-    assert.deepEqual([report.wrong, report.zeros, report.errors], [0, 0, {}], daemon.log);
-    const guardians = guardiansOf(daemon.apisock);
-    assert.equal(await daemon.stop(), 0, daemon.log);
-    await assertGone(guardians);
-  },
-);
+      assert.equal(await daemon.stop(), 0, daemon.log);
+      await assertGone(guardians);
+    },
+  );
 
 test(
   'fanotify, a takeover that cannot be is an error that says why, and harms nothing',
@@ -215,50 +230,51 @@ const layered = (mountpoint: string): string[] =>
     .filter((line) => line.split(' ')[4] === mountpoint)
     .map((line) => line.split(' - ')[1]?.split(' ')[0] ?? '');
 
-test(
-  'fanotify with a writable layer on top: what was written is there after an upgrade and after a crash',
-  { skip },
-  async (t) => {
-    const at = { ...place(t, 6, 1_000_000), overlay: true };
-    const same = (name: string): void => {
-      const [seen, wanted] = [at.mountpoint, at.image.source].map((root) => readFileSync(join(root, name)));
-      assert.equal(seen !== undefined && wanted?.equals(seen), true, name);
-    };
-    const { daemon: first } = await start(t, at, 'api0.sock', ['--writable']);
-    writeFileSync(join(at.mountpoint, 'file0'), 'zero');
-    await save(first, at.supervisor);
-    const { daemon: second } = await start(t, at, 'api1.sock', ['--writable', '--upgrade']);
-    await takeOver(second, at.supervisor);
-    await command(first, '/api/v1/daemon/exit');
-    await command(second, '/api/v1/daemon/start');
-    assert.match(second.log, /going on with the mount/);
-    assert.deepEqual(layered(at.mountpoint), ['erofs', 'overlay']);
-    assert.equal(readFileSync(join(at.mountpoint, 'file0'), 'utf8'), 'zero');
-    same('file1');
-    writeFileSync(join(at.mountpoint, 'new'), 'one');
-    await save(second, at.supervisor);
-    second.child.kill('SIGKILL');
-    await second.ended;
-    const { daemon: third } = await start(t, at, 'api1.sock', ['--writable', '--upgrade']);
-    await takeOver(third, at.supervisor);
-    await command(third, '/api/v1/daemon/start');
-    assert.match(third.log, /going on with the mount/);
-    assert.deepEqual(layered(at.mountpoint), ['erofs', 'overlay']);
-    assert.equal(readFileSync(join(at.mountpoint, 'new'), 'utf8'), 'one');
-    same('file2');
-    third.child.kill('SIGKILL');
-    await third.ended;
-    const alone = { ...at, supervisor: undefined };
-    const { daemon: fourth } = await start(t, alone, 'api1.sock', ['--writable']);
-    assert.equal(await awaitRunning(fourth), 'RUNNING', fourth.log);
-    assert.match(fourth.log, /going on with the mount/);
-    assert.deepEqual(layered(at.mountpoint), ['erofs', 'overlay']);
-    assert.equal(readFileSync(join(at.mountpoint, 'new'), 'utf8'), 'one');
-    same('file3');
-    assert.equal(await fourth.stop(), 0, fourth.log);
-    assert.deepEqual(layered(at.mountpoint), []);
-  },
-);
+for (const driver of DRIVERS)
+  test(
+    `${driver} with a writable layer on top: what was written is there after an upgrade and after a crash`,
+    { skip },
+    async (t) => {
+      const at = { ...place(t, 6, 1_000_000, driver), overlay: true };
+      const same = (name: string): void => {
+        const [seen, wanted] = [at.mountpoint, at.image.source].map((root) => readFileSync(join(root, name)));
+        assert.equal(seen !== undefined && wanted?.equals(seen), true, name);
+      };
+      const { daemon: first } = await start(t, at, 'api0.sock', ['--writable']);
+      writeFileSync(join(at.mountpoint, 'file0'), 'zero');
+      await save(first, at.supervisor);
+      const { daemon: second } = await start(t, at, 'api1.sock', ['--writable', '--upgrade']);
+      await takeOver(second, at.supervisor);
+      await command(first, '/api/v1/daemon/exit');
+      await command(second, '/api/v1/daemon/start');
+      assert.match(second.log, /going on with the mount/);
+      assert.deepEqual(layered(at.mountpoint), ['erofs', 'overlay']);
+      assert.equal(readFileSync(join(at.mountpoint, 'file0'), 'utf8'), 'zero');
+      same('file1');
+      writeFileSync(join(at.mountpoint, 'new'), 'one');
+      await save(second, at.supervisor);
+      second.child.kill('SIGKILL');
+      await second.ended;
+      const { daemon: third } = await start(t, at, 'api1.sock', ['--writable', '--upgrade']);
+      await takeOver(third, at.supervisor);
+      await command(third, '/api/v1/daemon/start');
+      assert.match(third.log, /going on with the mount/);
+      assert.deepEqual(layered(at.mountpoint), ['erofs', 'overlay']);
+      assert.equal(readFileSync(join(at.mountpoint, 'new'), 'utf8'), 'one');
+      same('file2');
+      third.child.kill('SIGKILL');
+      await third.ended;
+      const alone = { ...at, supervisor: undefined };
+      const { daemon: fourth } = await start(t, alone, 'api1.sock', ['--writable']);
+      assert.equal(await awaitRunning(fourth), 'RUNNING', fourth.log);
+      assert.match(fourth.log, /going on with the mount/);
+      assert.deepEqual(layered(at.mountpoint), ['erofs', 'overlay']);
+      assert.equal(readFileSync(join(at.mountpoint, 'new'), 'utf8'), 'one');
+      same('file3');
+      assert.equal(await fourth.stop(), 0, fourth.log);
+      assert.deepEqual(layered(at.mountpoint), []);
+    },
+  );
 
 async function awaitRunning(daemon: Daemon): Promise<string | undefined> {
   for (let waited = 0; (await stateOf(daemon)) !== 'RUNNING' && waited < 200; waited++) await sleep(20);

@@ -41,8 +41,8 @@ export function slowFill(image: RandomImage, cache: string): object {
 
 /** Pids of the guardians of the daemon that listens at a socket. */
 export function guardiansOf(apisock: string): number[] {
-  const path = `${apisock}.guardian`;
-  if (!existsSync(path)) return [];
+  const path = [`${apisock}.guardian`, `${apisock}.fileio`].find((each) => existsSync(each));
+  if (path === undefined) return [];
   const { guardians } = JSON.parse(readFileSync(path, 'utf8')) as { guardians: { pid: number }[] };
   return guardians.map(({ pid }) => pid);
 }

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { messageOf, NydusError, UsageError } from '../../base/errors.ts';
 import { silentLogger } from '../../base/log.ts';
 import type { RafsInstance } from '../../rafs/instance.ts';
-import { discardRecord } from '../../serve/erofs/flat-service.ts';
+import { discardRecord } from '../../serve/erofs/left.ts';
 import { PROBE_FILE, probeImage } from '../../serve/erofs/probe-image.ts';
 import { recordPath } from '../../serve/erofs/record.ts';
 import { parseConfig } from '../../storage/config-parse.ts';

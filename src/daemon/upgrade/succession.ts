@@ -169,7 +169,7 @@ export class Succession<I extends ImageInstance> {
     if (session === undefined) throw DaemonError.notReady();
     if (supervisor === null) throw DaemonError.upgradeManager('no supervisor is configured');
     if (session.handover === undefined)
-      throw DaemonError.upgradeManager('NoEnoughFds: a mount of the driver fileio cannot be handed over');
+      throw DaemonError.upgradeManager('NoEnoughFds: nothing is mounted that could be handed over');
     const handover = await this.#begun(session.handover);
     if (handover === undefined) throw DaemonError.notReady();
     const { encodeHandover } = await import('./handover.ts');

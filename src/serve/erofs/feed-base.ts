@@ -70,7 +70,7 @@ export abstract class FeedBase<News> {
   }
 
   /** Answer something; the end waits for it. */
-  protected begin(serving: Promise<void>): void {
+  protected answer(serving: Promise<void>): void {
     const work = serving.finally(() => this.#pending.delete(work));
     this.#pending.add(work);
   }

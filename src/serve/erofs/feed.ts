@@ -102,7 +102,7 @@ export class Feed extends FeedBase<FeedNews> implements BlobFeed {
     const left = this.#left;
     this.#left = [];
     if (left.length > 0) this.logger.info(`${left.length} readers wait since the daemon before ended`);
-    for (const event of left) this.begin(this.#serve(event, true));
+    for (const event of left) this.answer(this.#serve(event, true));
   }
 
   /**
@@ -204,7 +204,7 @@ export class Feed extends FeedBase<FeedNews> implements BlobFeed {
 
   #onReport(report: FeedReport): void {
     if (report.type === 'error') this.warn(report.message);
-    else if (report.type === 'need') this.begin(this.#serve(report));
+    else if (report.type === 'need') this.answer(this.#serve(report));
   }
 
   async #serve(event: PendingEvent, left = false): Promise<void> {

@@ -1,88 +1,75 @@
-// Images that the kernel serves from flat files of ours. No guardian: without this process readers get EIO, and the next daemon
-// takes the mount away first.
-import type { Logger } from '../../base/log.ts';
-import { bootId, endGuardian } from '../guardian/guardian.ts';
-import type { FeedCounts } from './blob-feed.ts';
-import { ErofsMount, whenGone, type ErofsInstance } from './erofs-mount.ts';
+// Images that the kernel serves from flat files of ours (driver fileio), beyond the life of this process: a guardian holds the connection, so that
+// readers wait for the next daemon. Without it they get EIO, never zeros: it need not be frozen.
+import { closeSync } from 'node:fs';
+import {
+  endGuardian,
+  startRecorded,
+  type GuardianRecord,
+  type ProcessIdentity,
+} from '../guardian/guardian.ts';
+import type { ErofsInstance } from './erofs-mount.ts';
 import { FlatFeed } from './flat-feed.ts';
-import { erofsDeviceAt } from './mounted.ts';
-import { readRecord, removeRecord, writeRecord, type RecordedMount } from './record.ts';
-import { detachAll, type ErofsServiceOptions } from './service.ts';
+import { awaitRelease, takeLeft, type Inheritance } from './left.ts';
+import { ServiceBase, type ErofsServiceOptions, type Served } from './service-base.ts';
 
-/**
- * Take away what a daemon before left under a record, whatever its driver was. Its guardians end once no file of it is open: their readers
- * would see zeros.
- */
-export function discardRecord(record: string, logger: Logger): void {
-  const before = readRecord(record);
-  if (before === undefined) return;
-  const { mounts, guardians } = before;
-  const gone = mounts
-    .filter(({ mountpoint, device }) => guardians.length > 0 && erofsDeviceAt(mountpoint) === device)
-    .map(({ mountpoint }) => whenGone(mountpoint));
-  detachAll(mounts, logger);
-  removeRecord(record);
-  void Promise.all(gone).then(() => guardians.forEach(endGuardian));
-}
-
-export class FlatService {
-  readonly complete = false;
-  readonly #record: string;
-  readonly #logger: Logger;
-  readonly #feed: FlatFeed;
-  readonly #mounts = new Map<ErofsMount, RecordedMount>();
-
-  /** @throws Error, SystemError  FUSE cannot be had */
-  constructor({ record, logger }: ErofsServiceOptions) {
-    this.#record = record;
-    this.#logger = logger;
-    discardRecord(record, logger);
-    this.#feed = new FlatFeed(logger);
+export class FlatService extends ServiceBase<FlatFeed> {
+  private constructor(options: ErofsServiceOptions, feed: FlatFeed, before?: Inheritance) {
+    super('fileio', options, feed, before);
   }
 
-  counts(): FeedCounts {
-    return this.#feed.counts();
+  /**
+   * Look what a daemon before left under this record, and go on with it.
+   *
+   * @throws Error, SystemError  FUSE cannot be had
+   * @throws UsageError EINVAL  the other daemon lives
+   */
+  static open(options: ErofsServiceOptions): FlatService {
+    const left = takeLeft(options.record, 'fileio', options.logger);
+    if (left === undefined) return new FlatService(options, FlatFeed.open(options.logger));
+    try {
+      return FlatService.#adopt(options, left);
+    } catch (error) {
+      for (const fd of left.fds) closeSync(fd);
+      throw error;
+    }
   }
 
-  /** As ErofsService.mount. */
-  async mount(instance: ErofsInstance, mountpoint: string, replace = false): Promise<ErofsMount> {
-    const recorded: RecordedMount = { mountpoint, device: '', bootstrap: '' };
-    const mount = await ErofsMount.mount({
-      instance,
-      mountpoint,
-      feed: this.#feed,
-      logger: this.#logger,
-      replace,
-      beforeAttach: async (device) => {
-        recorded.device = device;
-        this.#write([...this.#mounts.values(), recorded]);
-      },
-    });
-    this.#mounts.set(mount, recorded);
-    void mount.ended.then(() => {
-      this.#mounts.delete(mount);
-      this.#write([...this.#mounts.values()]);
-    });
-    return mount;
+  static #adopt(options: ErofsServiceOptions, left: Inheritance): FlatService {
+    const ids = new Map(left.record.blobs.map(({ path, id }) => [path, id]));
+    return new FlatService(options, FlatFeed.adopt(options.logger, left.fds, ids), left);
   }
 
-  #write(mounts: RecordedMount[]): void {
-    if (mounts.length === 0) removeRecord(this.#record);
-    else writeRecord(this.#record, { version: 2, boot: bootId(), guardians: [], blobs: [], mounts });
+  /** As ErofsService.resume. */
+  static async resume(options: ErofsServiceOptions, inherited: Inheritance): Promise<FlatService> {
+    await awaitRelease(inherited);
+    return FlatService.#adopt(options, inherited);
   }
 
-  settle(): void {}
-
-  async unmountAll(busyMs?: number): Promise<void> {
-    await Promise.all([...this.#mounts.keys()].map((mount) => mount.unmount(busyMs)));
-    removeRecord(this.#record);
-    for (const mount of this.#mounts.keys()) mount.leave();
-    await this.#feed.close();
+  protected override guard(
+    fds: readonly number[],
+    record: GuardianRecord,
+    onDeath: (identity: ProcessIdentity) => void,
+  ): Promise<unknown> {
+    return startRecorded(fds, record, [], onDeath);
   }
 
-  /** End; the mount stays, and what is read of it fails until the next daemon takes it away. */
-  async leave(): Promise<void> {
-    for (const mount of this.#mounts.keys()) mount.leave();
-    await this.#feed.close();
+  protected override async prepare(_instance: ErofsInstance): Promise<void> {
+    this.feed.begin();
+    await this.feed.ready;
+  }
+
+  protected override goOn(): void {
+    this.feed.begin();
+  }
+
+  /** Files that stay open give errors: nobody serves them any more. */
+  protected override async finish(
+    still: readonly Served[],
+    guardians: readonly ProcessIdentity[],
+  ): Promise<void> {
+    this.forget();
+    for (const { mount } of still) mount.leave();
+    await this.feed.close();
+    for (const guardian of guardians) endGuardian(guardian);
   }
 }

@@ -23,9 +23,16 @@ export interface RecordedMount {
   bootstrap: string;
 }
 
-/** Each guardian holds the group, the journal, then the data files. */
+/** Drivers whose images the kernel serves. */
+export type KernelDriver = 'fanotify' | 'fileio';
+
+/**
+ * With fanotify each guardian holds the group, the journal, then the data files; with fileio the connection, a file that the daemon at
+ * work has locked, and the mount with the flat files.
+ */
 export interface FeedRecord {
-  version: 2;
+  version: 3;
+  driver: KernelDriver;
   boot: string;
   guardians: ProcessIdentity[];
   /** those before them, which may not have been ended yet */
@@ -34,14 +41,22 @@ export interface FeedRecord {
   mounts: RecordedMount[];
 }
 
-/** Descriptors held before the data files. */
-export const HELD_FIRST = 2;
+/** How many descriptors a guardian of a record holds. */
+export function heldCount({ driver, blobs }: FeedRecord): number {
+  return driver === 'fanotify' ? 2 + blobs.length : 3;
+}
+
+const SUFFIX = { fanotify: 'guardian', fileio: 'fileio' } as const;
 
 /** Where the record of a daemon lies: beside its API socket, or by the mountpoint where it has none. */
-export function recordPath(apisock: string | undefined, mountpoint: string): string {
-  if (apisock !== undefined) return `${apisock}.guardian`;
+export function recordPath(
+  apisock: string | undefined,
+  mountpoint: string,
+  driver: KernelDriver = 'fanotify',
+): string {
+  if (apisock !== undefined) return `${apisock}.${SUFFIX[driver]}`;
   const name = crypto().createHash('sha256').update(mountpoint).digest('hex').slice(0, 16);
-  return `/run/nydusd-${name}.guardian`;
+  return `/run/nydusd-${name}.${SUFFIX[driver]}`;
 }
 
 /** The record of a daemon of this boot; undefined when there is none that can be read. */
@@ -57,7 +72,8 @@ export function readRecord(path: string): FeedRecord | undefined {
 export function checkRecord(value: unknown): FeedRecord | undefined {
   const record = value as FeedRecord;
   const whole =
-    record.version === 2 &&
+    record.version === 3 &&
+    (record.driver === 'fanotify' || record.driver === 'fileio') &&
     record.boot === bootId() &&
     Array.isArray(record.guardians) &&
     record.guardians.every(({ pid }) => Number.isSafeInteger(pid)) &&

@@ -109,7 +109,8 @@ test('record: of this boot it is read back whole, of another one or damaged it i
   const path = recordPath(join(dir, 'api.sock'), '/mnt');
   assert.equal(path, join(dir, 'api.sock.guardian'));
   const record = {
-    version: 2,
+    version: 3,
+    driver: 'fanotify',
     boot: bootId(),
     guardians: [{ pid: 7, startTime: '9' }],
     blobs: [{ id: 1, path: '/cache/x.blob.data' }],

@@ -20,7 +20,8 @@ const say = (text: string): void => console.error(text);
 const quiet = (): void => {};
 const logger: Logger = { error: say, warn: say, info: quiet, debug: quiet, trace: quiet };
 
-const feed = process.argv[3] === 'fileio' ? new FlatFeed(logger) : Feed.open(logger);
+const feed = process.argv[3] === 'fileio' ? FlatFeed.open(logger) : Feed.open(logger);
+if (feed instanceof FlatFeed) feed.begin();
 const mounted: { mount: ErofsMount; instance: RafsInstance }[] = [];
 for (const { bootstrap, blobs, cache, mountpoint } of JSON.parse(process.argv[2] ?? '[]') as Wanted[]) {
   mkdirSync(mountpoint, { recursive: true });
