@@ -22,7 +22,7 @@ import { INODE5_SIZE, inode5, InodeFlag5, superblock5, type Inode5 } from '../fo
 import { blobRecord6, EXTENDED_SUPER_OFFSET, extendedSuper6 } from '../format/rafs6/layout.ts';
 import { COMPRESSORS } from '../codec/algorithms.ts';
 import { compareByName } from '../tree/children.ts';
-import type { TreeBlob, TreeChunk, TreeNode } from '../tree/node.ts';
+import { newNode, type TreeBlob, type TreeChunk, type TreeNode } from '../tree/node.ts';
 
 /** A chunk from its 80-byte record. The digest is a view of the bootstrap's bytes. */
 export function readChunk(view: DataView, offset: number): TreeChunk {
@@ -120,24 +120,7 @@ function checkBlob(chunk: TreeChunk, image: RafsImage, offset: number): void {
 }
 
 function emptyNode(name: Buffer, layer: number): TreeNode {
-  return {
-    name,
-    mode: 0,
-    uid: 0,
-    gid: 0,
-    mtime: 0,
-    mtimeNsec: 0,
-    size: 0,
-    rdev: 0,
-    chunks: [],
-    layer,
-    sourceIno: 0,
-    sourceDev: -1,
-    inherited: true,
-    index: 0,
-    ino: 0,
-    nlink: 1,
-  };
+  return { ...newNode(name, 0, layer), inherited: true };
 }
 
 const KNOWN_TYPES = new Set([S_IFREG, S_IFDIR, S_IFLNK, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK]);

@@ -8,7 +8,7 @@ import { TarType } from '../format/tar/archive-header.ts';
 import type { TarEntry } from '../format/tar/archive.ts';
 import { compareByName, directorySize5, walkNumbering } from '../tree/children.ts';
 import { lowerLinkFields, lowerLinkTarget } from '../tree/lower-link.ts';
-import type { TreeNode } from '../tree/node.ts';
+import { newNode, type TreeNode } from '../tree/node.ts';
 import { admitXattr } from '../tree/xattr-names.ts';
 
 export interface TarTreeOptions {
@@ -64,24 +64,10 @@ export class TarTree {
   }
 
   #newNode(name: Buffer, mode: number): TreeNode {
-    return {
-      name,
-      mode,
-      uid: 0,
-      gid: 0,
-      mtime: 0,
-      mtimeNsec: 0,
-      size: 0,
-      rdev: NO_RDEV,
-      chunks: [],
-      layer: this.#options.layer,
-      sourceIno: this.#nextIno++,
-      // All ones: not from a host directory (rafs-metadata 5.1).
-      sourceDev: -1,
-      index: 0,
-      ino: 0,
-      nlink: 1,
-    };
+    const node = newNode(name, mode, this.#options.layer);
+    node.rdev = NO_RDEV;
+    node.sourceIno = this.#nextIno++;
+    return node;
   }
 
   /**

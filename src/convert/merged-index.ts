@@ -1,8 +1,9 @@
 // `--merge-platform`: one index of the source images and their nydus images. The source images get an empty layer in
 // front, so that containerd does not take the two for one. Source: nydus-image-and-nydusify.md 7.5.
 import { gzipSync } from 'node:zlib';
-import { Annotation, digestOfBytes, document, MediaType, type Descriptor } from './oci.ts';
+import { Annotation, document, MediaType, type Descriptor } from './oci.ts';
 import type { SelectedImage } from './select.ts';
+import { sha256Of } from '../registry/verify.ts';
 
 /** Two zero blocks: a tar without members. */
 const EMPTY_TAR = Buffer.alloc(1024);
@@ -22,7 +23,7 @@ export function rewriteSource(image: SelectedImage, oci: boolean): RewrittenSour
   const bytes = gzipSync(EMPTY_TAR);
   const empty: Descriptor = {
     mediaType: asOci ? MediaType.ociLayerGzip : MediaType.dockerLayerGzip,
-    digest: digestOfBytes(bytes),
+    digest: sha256Of(bytes),
     size: bytes.length,
     annotations: { [Annotation.emptyLayer]: 'true' },
   };

@@ -1,4 +1,5 @@
-// OCI and Docker image documents: media types, annotations, and parsers that check what comes from outside.
+// What a conversion wants of OCI and Docker image documents, with the types and annotations of nydus images; how documents are
+// checked is registry/manifest.ts.
 // Source: OCI image-spec 1.1 (manifest, index, config, descriptor), Docker manifest schema 2,
 // nydus-image-and-nydusify.md 7.1.
 import { FormatError } from '../base/errors.ts';
@@ -14,13 +15,20 @@ import {
   OCI_LAYER_GZIP,
   OCI_MANIFEST,
 } from '../registry/media-types.ts';
+import {
+  documentType,
+  parseDescriptor as parseStored,
+  parseIndex as parseStoredIndex,
+  parseManifest as parseStoredManifest,
+  parseObject,
+  type Descriptor as Stored,
+  type Platform,
+} from '../registry/manifest.ts';
 import { sha256Of } from '../registry/verify.ts';
-import { MAX_BLOB_COMPRESSED, MAX_LAYERS, MAX_MANIFEST_SIZE } from '../base/limits.ts';
+import { MAX_MANIFEST_SIZE } from '../base/limits.ts';
 
 /** Manifest, index or config; configs of real images stay far below it. */
 export const MAX_DOCUMENT = MAX_MANIFEST_SIZE;
-/** Entries of an index. */
-const MAX_MANIFESTS = 4096;
 
 export const MediaType = {
   ociManifest: OCI_MANIFEST,
@@ -52,22 +60,11 @@ export const Annotation = {
   dockerReferenceType: 'vnd.docker.reference.type',
 } as const;
 
-export interface Platform {
-  os: string;
-  architecture: string;
-  variant?: string;
-  /** `os.version`, `os.features` and whatever else stood there; kept as it was */
-  [other: string]: unknown;
-}
+export type { Platform };
+export { documentType, isIndexType, isManifestType, parseObject };
 
-export interface Descriptor {
-  mediaType: string;
-  /** `sha256:` and 64 hex digits */
-  digest: string;
-  size: number;
-  annotations?: Record<string, string>;
-  platform?: Platform;
-}
+/** What images are converted by: the members of a descriptor that concern it. */
+export type Descriptor = Pick<Stored, 'mediaType' | 'digest' | 'size' | 'annotations' | 'platform'>;
 
 export interface Manifest {
   mediaType: string;
@@ -90,70 +87,21 @@ export interface ImageConfig {
   [other: string]: unknown;
 }
 
-/** `sha256:<hex>` of bytes. */
-export function digestOfBytes(bytes: Uint8Array): string {
-  return sha256Of(bytes);
-}
-
 /** Hex part of a digest that `parseDescriptor` let through. */
 export function hexOf(digest: string): string {
   return digest.slice(digest.indexOf(':') + 1);
 }
 
-/** True for the digests we can verify. */
-export function isDigest(text: unknown): text is string {
+/** True for the digests that can name blobs of nydus images. */
+export function isSha256(text: unknown): text is string {
   return typeof text === 'string' && /^sha256:[0-9a-f]{64}$/.test(text);
 }
 
-export { isIndexType, isManifestType };
-
-type Json = Record<string, unknown>;
-
-function isObject(value: unknown): value is Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-/** Parse JSON that must be an object. */
-export function parseObject(bytes: Uint8Array, struct: string): Json {
-  if (bytes.length > MAX_DOCUMENT)
-    throw new FormatError({ struct }, `has ${bytes.length} bytes, limit ${MAX_DOCUMENT}`);
-  let value: unknown;
-  try {
-    value = JSON.parse(Buffer.from(bytes).toString('utf8'));
-  } catch (error) {
-    throw new FormatError({ struct }, 'is no JSON', { cause: error });
-  }
-  if (!isObject(value)) throw new FormatError({ struct }, 'is no JSON object');
-  return value;
-}
-
-function textMap(value: unknown): Record<string, string> | undefined {
-  if (!isObject(value)) return undefined;
-  const texts = Object.entries(value).filter(
-    (entry): entry is [string, string] => typeof entry[1] === 'string',
-  );
-  return Object.fromEntries(texts);
-}
-
-function parsePlatformObject(value: unknown): Platform | undefined {
-  if (!isObject(value) || typeof value['os'] !== 'string' || typeof value['architecture'] !== 'string')
-    return undefined;
-  return value as Platform;
-}
-
-/** A descriptor of a manifest or index. @throws FormatError a field is missing or out of range */
-export function parseDescriptor(value: unknown, struct: string, field: string): Descriptor {
-  const fail = (problem: string): never => {
-    throw new FormatError({ struct, field }, problem);
-  };
-  if (!isObject(value)) return fail('is no descriptor');
-  const { mediaType, digest, size } = value;
-  if (typeof mediaType !== 'string') return fail('has no mediaType');
-  if (!isDigest(digest)) return fail(`digest ${JSON.stringify(digest)} is no sha256 digest`);
-  if (typeof size !== 'number' || !Number.isInteger(size) || size < 0 || size > MAX_BLOB_COMPRESSED)
-    return fail(`size ${JSON.stringify(size)} is no number of 0 to ${MAX_BLOB_COMPRESSED}`);
-  const annotations = textMap(value['annotations']);
-  const platform = parsePlatformObject(value['platform']);
+/** What concerns a conversion. @throws FormatError  the digest cannot name a blob */
+function wanted(descriptor: Stored, struct: string, field: string): Descriptor {
+  const { mediaType, digest, size, annotations, platform } = descriptor;
+  if (!isSha256(digest))
+    throw new FormatError({ struct, field }, `digest ${descriptor.digest} is no sha256 digest`);
   return {
     mediaType,
     digest,
@@ -163,48 +111,49 @@ export function parseDescriptor(value: unknown, struct: string, field: string): 
   };
 }
 
-function descriptors(value: unknown, struct: string, field: string, limit: number): Descriptor[] {
-  if (!Array.isArray(value)) throw new FormatError({ struct, field }, 'is no list');
-  if (value.length > limit)
-    throw new FormatError({ struct, field }, `has ${value.length} entries, limit ${limit}`);
-  return value.map((item, i) => parseDescriptor(item, struct, `${field}[${i}]`));
-}
-
-/** Media type of a document: what it says, else what its shape shows (old OCI documents say nothing). */
-export function documentType(bytes: Uint8Array, fallback?: string): string {
-  const value = parseObject(bytes, 'manifest');
-  if (typeof value['mediaType'] === 'string') return value['mediaType'];
-  if (fallback !== undefined && fallback !== '') return fallback;
-  return Array.isArray(value['manifests']) ? MediaType.ociIndex : MediaType.ociManifest;
+/** A descriptor of a manifest or index. @throws FormatError a field is missing or out of range */
+export function parseDescriptor(value: unknown, struct: string, field: string): Descriptor {
+  return wanted(parseStored(value, struct, field), struct, field);
 }
 
 /** An image manifest, OCI or Docker schema 2. */
 export function parseManifest(bytes: Uint8Array, mediaType: string): Manifest {
-  const value = parseObject(bytes, 'manifest');
-  if (value['schemaVersion'] !== 2)
-    throw new FormatError(
-      { struct: 'manifest', field: 'schemaVersion' },
-      `is ${JSON.stringify(value['schemaVersion'])}, only 2 is supported`,
-    );
+  const { config, layers } = parseStoredManifest(bytes);
   return {
     mediaType,
-    config: parseDescriptor(value['config'], 'manifest', 'config'),
-    layers: descriptors(value['layers'], 'manifest', 'layers', MAX_LAYERS),
+    config: wanted(config, 'manifest', 'config'),
+    layers: layers.map((layer, i) => wanted(layer, 'manifest', `layers[${i}]`)),
   };
 }
 
 /** An OCI index or Docker manifest list. */
 export function parseIndex(bytes: Uint8Array, mediaType: string): Index {
-  const value = parseObject(bytes, 'index');
-  return { mediaType, manifests: descriptors(value['manifests'], 'index', 'manifests', MAX_MANIFESTS) };
+  const { manifests } = parseStoredIndex(bytes);
+  return { mediaType, manifests: manifests.map((entry, i) => wanted(entry, 'index', `manifests[${i}]`)) };
+}
+
+/** The platform that an image says it is for; undefined when it does not. */
+export function platformOf({
+  os,
+  architecture,
+  variant,
+}: Readonly<Record<string, unknown>>): Platform | undefined {
+  if (typeof os !== 'string' || typeof architecture !== 'string') return undefined;
+  return { os, architecture, ...(typeof variant === 'string' && variant !== '' ? { variant } : {}) };
+}
+
+/** Entries that hold no image: attestations of BuildKit, which are indexed beside the images they speak of. */
+export function isAttestation(entry: Descriptor): boolean {
+  return (
+    entry.annotations?.[Annotation.dockerReferenceType] !== undefined || entry.platform?.os === 'unknown'
+  );
 }
 
 /** An image config. @param layers number of layers its manifest has */
 export function parseConfig(bytes: Uint8Array, layers: number): ImageConfig {
   const value = parseObject(bytes, 'config');
-  const rootfs = value['rootfs'];
-  const diffIds = isObject(rootfs) ? rootfs['diff_ids'] : undefined;
-  if (!Array.isArray(diffIds) || !diffIds.every(isDigest))
+  const diffIds = (value['rootfs'] as { diff_ids?: unknown } | null | undefined)?.diff_ids;
+  if (!Array.isArray(diffIds) || !diffIds.every(isSha256))
     throw new FormatError({ struct: 'config', field: 'rootfs.diff_ids' }, 'is no list of sha256 digests');
   if (diffIds.length !== layers)
     throw new FormatError(
@@ -219,5 +168,5 @@ export function parseConfig(bytes: Uint8Array, layers: number): ImageConfig {
 /** A document as it is stored: bytes and the descriptor that names them. */
 export function document(value: object, mediaType: string): { bytes: Buffer; descriptor: Descriptor } {
   const bytes = Buffer.from(JSON.stringify(value));
-  return { bytes, descriptor: { mediaType, digest: digestOfBytes(bytes), size: bytes.length } };
+  return { bytes, descriptor: { mediaType, digest: sha256Of(bytes), size: bytes.length } };
 }

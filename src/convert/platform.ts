@@ -82,3 +82,25 @@ export function matchesPlatform(
   );
   return found.os === wish.os && found.architecture === wish.architecture && found.variant === wish.variant;
 }
+
+/** Is an image wanted? One that says nothing of its platform is. @param platforms undefined = all are */
+export function isWanted(
+  platforms: readonly PlatformSpec[] | undefined,
+  platform: Platform | undefined,
+): boolean {
+  if (platforms === undefined || platform === undefined) return true;
+  return platforms.some((wish) => matchesPlatform(wish, platform));
+}
+
+/** No image of a source is wanted. @param found what it has */
+export function noImageFor(
+  name: string,
+  platforms: readonly PlatformSpec[] | undefined,
+  found: readonly (Platform | undefined)[],
+): UsageError {
+  const names = found.map((platform) => (platform === undefined ? 'unknown' : showPlatform(platform)));
+  return new UsageError(`${name}: no image for platform ${(platforms ?? []).map(showPlatform).join(', ')}`, {
+    exitCode: 1,
+    hint: `the source has ${names.join(', ')}; choose with --platform or --all-platforms`,
+  });
+}

@@ -2,20 +2,21 @@
 import { UsageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import {
-  Annotation,
   documentType,
+  isAttestation,
   isIndexType,
   isManifestType,
   MediaType,
   parseConfig,
   parseIndex,
   parseManifest,
+  platformOf,
   type Descriptor,
   type ImageConfig,
   type Manifest,
   type Platform,
 } from './oci.ts';
-import { matchesPlatform, showPlatform, type PlatformSpec } from './platform.ts';
+import { isWanted, matchesPlatform, noImageFor, showPlatform, type PlatformSpec } from './platform.ts';
 import type { ImageSource } from './source.ts';
 
 /** One image of a source, for one platform. */
@@ -34,8 +35,8 @@ export interface Selection {
   images: SelectedImage[];
 }
 
-function wrong(message: string, hint?: string): UsageError {
-  return new UsageError(message, { exitCode: 1, ...(hint === undefined ? {} : { hint }) });
+function wrong(message: string): UsageError {
+  return new UsageError(message, { exitCode: 1 });
 }
 
 /** Layers we can read: tar, plain or compressed with gzip or zstd; what is inside decides, not the name. */
@@ -60,19 +61,12 @@ async function loadImage(
   const manifest = parseManifest(bytes, mediaType);
   checkLayers(manifest, source.name);
   const config = parseConfig(await source.document(manifest.config, signal), manifest.layers.length);
-  const { os, architecture, variant } = config;
-  const own =
-    typeof os === 'string' && typeof architecture === 'string'
-      ? { os, architecture, ...(typeof variant === 'string' && variant !== '' ? { variant } : {}) }
-      : undefined;
-  return { descriptor: { mediaType, digest, size }, platform: platform ?? own, manifest, config };
-}
-
-/** Entries that hold no image: attestations of BuildKit, which are indexed beside the images they speak of. */
-function isAttestation(entry: Descriptor): boolean {
-  return (
-    entry.annotations?.[Annotation.dockerReferenceType] !== undefined || entry.platform?.os === 'unknown'
-  );
+  return {
+    descriptor: { mediaType, digest, size },
+    platform: platform ?? platformOf(config),
+    manifest,
+    config,
+  };
 }
 
 /**
@@ -88,21 +82,10 @@ export async function selectImages(
   signal: AbortSignal,
 ): Promise<Selection> {
   const { descriptor, bytes } = await source.resolve(signal);
-  const wants = (platform: Platform | undefined): boolean =>
-    platforms === undefined ||
-    platform === undefined ||
-    platforms.some((wish) => matchesPlatform(wish, platform));
-  const nothing = (found: readonly (Platform | undefined)[]): UsageError => {
-    const names = found.map((platform) => (platform === undefined ? 'unknown' : showPlatform(platform)));
-    return wrong(
-      `${source.name}: no image for platform ${(platforms ?? []).map(showPlatform).join(', ')}`,
-      `the source has ${names.join(', ')}; choose with --platform or --all-platforms`,
-    );
-  };
   const type = documentType(bytes, descriptor.mediaType);
   if (isManifestType(type)) {
     const image = await loadImage(source, { ...descriptor, mediaType: type }, bytes, signal);
-    if (!wants(image.platform)) throw nothing([image.platform]);
+    if (!isWanted(platforms, image.platform)) throw noImageFor(source.name, platforms, [image.platform]);
     return { indexType: undefined, images: [image] };
   }
   if (!isIndexType(type)) throw wrong(`${source.name}: media type ${type} is no image`);
@@ -110,16 +93,21 @@ export async function selectImages(
   const images: SelectedImage[] = [];
   const seen = new Set<string>();
   for (const entry of entries) {
-    if (!wants(entry.platform) || seen.has(entry.digest)) continue;
+    if (!isWanted(platforms, entry.platform) || seen.has(entry.digest)) continue;
     seen.add(entry.digest);
     if (!isManifestType(entry.mediaType))
       throw wrong(
         `${source.name}: ${entry.digest} of media type ${entry.mediaType} in the index is no image manifest`,
       );
     const image = await loadImage(source, entry, await source.document(entry, signal), signal);
-    if (wants(image.platform)) images.push(image);
+    if (isWanted(platforms, image.platform)) images.push(image);
   }
-  if (images.length === 0) throw nothing(entries.map((entry) => entry.platform));
+  if (images.length === 0)
+    throw noImageFor(
+      source.name,
+      platforms,
+      entries.map(({ platform }) => platform),
+    );
   for (const wish of platforms ?? []) {
     if (!images.some(({ platform }) => platform !== undefined && matchesPlatform(wish, platform)))
       logger.warn(`${source.name} has no image for ${showPlatform(wish)}`);

@@ -8,9 +8,10 @@ import { createHash } from 'node:crypto';
 import { FormatError, IntegrityError, UsageError, messageOf } from '../base/errors.ts';
 import { MAX_LAYERS } from '../base/limits.ts';
 import { readRange, readSmall, type FileRange, type LocalFiles } from './local-files.ts';
-import { digestOfBytes, document, MAX_DOCUMENT, MediaType, parseConfig, type Descriptor } from './oci.ts';
+import { document, MAX_DOCUMENT, MediaType, parseConfig, type Descriptor } from './oci.ts';
 import { verifyBytes, type ImageSource, type LayerInput } from './source.ts';
 import type { WantedName } from './wanted-name.ts';
+import { sha256Of } from '../registry/verify.ts';
 
 const MANIFEST_FILE = 'manifest.json';
 const READ_SIZE = 1024 * 1024;
@@ -139,7 +140,7 @@ class DockerSource implements ImageSource {
     }
     const configDescriptor = {
       mediaType: MediaType.dockerConfig,
-      digest: digestOfBytes(configBytes),
+      digest: sha256Of(configBytes),
       size: configBytes.length,
     };
     this.#documents.set(configDescriptor.digest, configBytes);

@@ -5,7 +5,7 @@ import { appendFileSync } from 'node:fs';
 import { mkdir, open, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MAX_LAYERS } from '../base/limits.ts';
-import { isDigest } from './oci.ts';
+import { isSha256 } from './oci.ts';
 
 const STATE_FILE = 'state.jsonl';
 /** A line is some 250 bytes; a file beyond this is none of ours. */
@@ -93,9 +93,9 @@ export class ConvertState {
 
   #take(line: Line): void {
     const { source, variant, digest, size, check, end } = line;
-    if (!isDigest(digest)) return;
+    if (!isSha256(digest)) return;
     if (isCount(end)) this.members.push({ digest, end });
-    else if (isDigest(source) && isCount(size) && typeof check === 'string' && typeof variant === 'string')
+    else if (isSha256(source) && isCount(size) && typeof check === 'string' && typeof variant === 'string')
       this.#keep({ source, variant, digest, size, bootstrap: this.bootstrapPath(digest), check });
   }
 

@@ -52,9 +52,9 @@ export interface WriterNode {
 }
 
 /** A node with everything but name, mode and number at its default: one link, no data, of root, at second 0. */
-export function plainNode(name: string, mode: number, index: number): Omit<WriterNode, 'children'> {
+export function plainNode(name: string | Buffer, mode: number, index: number): Omit<WriterNode, 'children'> {
   return {
-    name: Buffer.from(name),
+    name: typeof name === 'string' ? Buffer.from(name) : name,
     mode,
     uid: 0,
     gid: 0,

@@ -1,6 +1,6 @@
 // The file tree in memory while an image is built or merged. No byte layout here: what the encoders need of a node, a chunk
 // or a blob is declared in format/writer-input.ts, and the tree adds where things came from.
-import type { WriterBlob, WriterChunk, WriterNode } from '../format/writer-input.ts';
+import { plainNode, type WriterBlob, type WriterChunk, type WriterNode } from '../format/writer-input.ts';
 
 /** One chunk as the builder knows it; shared by all files that contain it, except `fileOffset`. */
 export type TreeChunk = WriterChunk;
@@ -19,4 +19,9 @@ export interface TreeNode extends WriterNode {
   sourcePath?: Buffer;
   /** true when the data comes from a parent image and is not stored again */
   inherited?: boolean;
+}
+
+/** A node with everything but name and mode at its default, from no host directory (rafs-metadata 5.1). Its numbers come later. */
+export function newNode(name: Buffer, mode: number, layer: number): TreeNode {
+  return { ...plainNode(name, mode, 0), layer, sourceIno: 0, sourceDev: -1 };
 }

@@ -1,8 +1,7 @@
 // Small trees for tests, written as nested objects. Not used by the programs.
 import { S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG } from '../format/flags.ts';
-import { plainNode } from '../format/writer-input.ts';
 import { compareByName } from './children.ts';
-import type { TreeNode } from './node.ts';
+import { newNode, type TreeNode } from './node.ts';
 
 /** A directory as an object, a file as its text, anything else as a node. */
 export type Sample = string | { [name: string]: Sample } | TreeNode;
@@ -13,7 +12,7 @@ function isNode(sample: object): sample is TreeNode {
 
 /** A node with everything but name and mode at its default. */
 export function sampleNode(name: string, mode: number, more: Partial<TreeNode> = {}): TreeNode {
-  return { ...plainNode(name, mode, 0), layer: 0, sourceIno: 0, sourceDev: -1, ...more };
+  return { ...newNode(Buffer.from(name), mode, 0), ...more };
 }
 
 /** A char device 0:0: what overlayfs writes for a removed name. */

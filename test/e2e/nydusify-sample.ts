@@ -70,11 +70,16 @@ export async function nydusify(args: string[], env: NodeJS.ProcessEnv = {}): Pro
   return { status, stdout, stderr };
 }
 
-/** Convert and expect success. */
-export async function converted(args: string[], env: NodeJS.ProcessEnv = {}): Promise<Ended> {
-  const result = await nydusify(['convert', ...args], env);
+/** Run nydusify and expect success. */
+export async function good(args: string[], env: NodeJS.ProcessEnv = {}): Promise<Ended> {
+  const result = await nydusify(args, env);
   assert.equal(result.status, 0, result.stderr);
   return result;
+}
+
+/** Convert and expect success. */
+export function converted(args: string[], env: NodeJS.ProcessEnv = {}): Promise<Ended> {
+  return good(['convert', ...args], env);
 }
 
 /** Message of the fatal line. */

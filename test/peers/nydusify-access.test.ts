@@ -2,20 +2,28 @@
 // show nowhere. And with upstream's builder.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import {
   command,
   fatalOf,
+  good,
   makeSample,
   nydusify,
   readJson,
   rootOf,
-  type Ended,
   type Manifest,
 } from '../e2e/nydusify-sample.ts';
-import { dockerRegistry, HTPASSWD, makeCertificate, tokenServer } from '../support/docker-registry.ts';
+import {
+  AUTH,
+  dockerRegistry,
+  login,
+  makeCertificate,
+  PASSWORD,
+  passwordAuth,
+  tokenServer,
+} from '../support/docker-registry.ts';
 import { repoRoot } from '../support/golden.ts';
 import {
   firstReason,
@@ -32,22 +40,6 @@ const skip = firstReason(
   requireFuse(),
   ...['docker-registry', 'openssl', 'tar'].map(requirePeer),
 );
-const PASSWORD = 'pa:ss';
-const AUTH = Buffer.from(`user:${PASSWORD}`).toString('base64');
-
-/** A docker configuration. @returns the environment that names it */
-function login(work: string, host: string, auth = AUTH): { DOCKER_CONFIG: string } {
-  const dir = mkdtempSync(join(work, 'docker-'));
-  writeFileSync(join(dir, 'config.json'), JSON.stringify({ auths: { [host]: { auth } } }));
-  return { DOCKER_CONFIG: dir };
-}
-
-async function good(args: string[], env: NodeJS.ProcessEnv): Promise<Ended> {
-  const result = await nydusify(args, env);
-  assert.equal(result.status, 0, result.stderr);
-  return result;
-}
-
 /** Convert into a registry, within it, and compare what is there now with the source. */
 async function throughRegistry(
   work: string,
@@ -132,8 +124,7 @@ test(
   async (t) => {
     const sample = makeSample(tempDir(t));
     const { work } = sample;
-    writeFileSync(join(work, 'htpasswd'), HTPASSWD);
-    const host = await dockerRegistry(t, work, [`auth: {htpasswd: {realm: test, path: ${work}/htpasswd}}`]);
+    const host = await dockerRegistry(t, work, [passwordAuth(work)]);
     const env = login(work, host);
     const image = `${host}/lib/app:1`;
     await good(['copy', '--source', `file://${sample.layout.dir}`, '--target', image], env);

@@ -1,12 +1,13 @@
 // nydusify with Debian's docker-registry, TLS and htpasswd: copy, convert, check; skopeo and umoci read back what it pushed.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import {
   BLOB,
   fatalOf,
+  good,
   makeSample,
   nydusify,
   readJson,
@@ -14,7 +15,14 @@ import {
   type Ended,
   type Manifest,
 } from '../e2e/nydusify-sample.ts';
-import { dockerRegistry, HTPASSWD, makeCertificate } from '../support/docker-registry.ts';
+import {
+  AUTH,
+  dockerRegistry,
+  login,
+  makeCertificate,
+  PASSWORD,
+  passwordAuth,
+} from '../support/docker-registry.ts';
 import { firstReason, requireFuse, requirePeer, requireRoot } from '../support/prerequisites.ts';
 import { tempDir } from '../support/temporary.ts';
 
@@ -27,9 +35,7 @@ const skip = firstReason(
 /** A registry with a certificate that nobody signed, and one user. @returns host:port */
 function registry(t: TestContext, dir: string): Promise<string> {
   const { keyFile, certFile } = makeCertificate(dir);
-  writeFileSync(join(dir, 'htpasswd'), HTPASSWD);
-  const auth = `auth: {htpasswd: {realm: test, path: ${dir}/htpasswd}}`;
-  return dockerRegistry(t, dir, [auth], `, tls: {certificate: ${certFile}, key: ${keyFile}}`);
+  return dockerRegistry(t, dir, [passwordAuth(dir)], `, tls: {certificate: ${certFile}, key: ${keyFile}}`);
 }
 
 test(
@@ -39,28 +45,25 @@ test(
     const sample = makeSample(tempDir(t));
     const { work, layout } = sample;
     const host = await registry(t, work);
-    mkdirSync(join(work, 'docker'));
-    const auth = Buffer.from('user:pa:ss').toString('base64');
-    writeFileSync(join(work, 'docker/config.json'), JSON.stringify({ auths: { [host]: { auth } } }));
+    const env = login(work, host);
     const run = async (args: string[]): Promise<Ended> => {
-      const env = { DOCKER_CONFIG: join(work, 'docker') };
       const more = ['--work-dir', join(work, args[0] ?? ''), '--platform', 'linux/amd64'];
       const result = await nydusify([...args, ...more], env);
-      assert.equal(result.stderr.includes(auth) || result.stderr.includes('pa:ss'), false);
+      assert.equal(result.stderr.includes(AUTH) || result.stderr.includes(PASSWORD), false);
       return result;
     };
-    const good = async (args: string[]): Promise<void> => {
+    const pass = async (args: string[]): Promise<void> => {
       const result = await run(args);
       assert.equal(result.status, 0, result.stderr);
     };
     const [image, target] = [`${host}/lib/app:1`, `${host}/lib/app:1-nydus`];
     const push = ['copy', '--source', `file://${layout.dir}`, '--target', image];
     assert.match(fatalOf(await run(push)), /certificate is not trusted/);
-    await good([...push, '--target-insecure', '--push-chunk-size', '100KB']);
+    await pass([...push, '--target-insecure', '--push-chunk-size', '100KB']);
     const insecure = ['--source-insecure', '--target-insecure'];
-    await good(['convert', '--source', image, '--target', target, ...insecure]);
-    await good(['check', '--source', image, '--target', target, ...insecure]);
-    await good(['copy', '--source', target, '--target', `${host}/other/app:2`, ...insecure]);
+    await pass(['convert', '--source', image, '--target', target, ...insecure]);
+    await pass(['check', '--source', image, '--target', target, ...insecure]);
+    await pass(['copy', '--source', target, '--target', `${host}/other/app:2`, ...insecure]);
     const pulled = join(work, 'pulled');
     const peer = [`docker://${host}/other/app:2`, `oci:${pulled}:2`];
     const flags = ['--preserve-digests', '--src-tls-verify=false', '--src-creds', 'user:pa:ss'];
@@ -94,11 +97,8 @@ test(
       `--${prefix}backend-config`,
       JSON.stringify({ dir }),
     ];
-    const run = async (args: string[]): Promise<void> => {
-      const more = ['--work-dir', join(work, args[0] ?? ''), '--platform', 'linux/amd64'];
-      const result = await nydusify([...args, ...more]);
-      assert.equal(result.status, 0, result.stderr);
-    };
+    const run = (args: string[]): Promise<Ended> =>
+      good([...args, '--work-dir', join(work, args[0] ?? ''), '--platform', 'linux/amd64']);
     const source = ['--source', 'example.org/app:1.0', '--source-archive', layout.dir];
     const bare = ['--target', 'example.org/app:n', '--target-archive', join(work, 'bare/')];
     await run(['convert', ...source, ...bare, ...backend('')]);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { createPrivateKey, sign, X509Certificate } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { connect, createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -13,6 +13,23 @@ import { findProgram } from './prerequisites.ts';
 
 /** User `user`, bcrypt of `pa:ss`, as htpasswd writes it. */
 export const HTPASSWD = 'user:$2b$04$SXFTzptYbk7k9t9gq78qLeWs/iNwQMk8HSZuxwLk1Ojb5zNLz/71G\n';
+
+export const PASSWORD = 'pa:ss';
+/** User and password as a docker configuration has them. */
+export const AUTH = Buffer.from(`user:${PASSWORD}`).toString('base64');
+
+/** A docker configuration. @returns the environment that names it */
+export function login(work: string, host: string, auth = AUTH): { DOCKER_CONFIG: string } {
+  const dir = mkdtempSync(join(work, 'docker-'));
+  writeFileSync(join(dir, 'config.json'), JSON.stringify({ auths: { [host]: { auth } } }));
+  return { DOCKER_CONFIG: dir };
+}
+
+/** What a registry is configured with that lets in that user alone. */
+export function passwordAuth(dir: string): string {
+  writeFileSync(join(dir, 'htpasswd'), HTPASSWD);
+  return `auth: {htpasswd: {realm: test, path: ${dir}/htpasswd}}`;
+}
 
 async function freePort(): Promise<number> {
   const server = createServer();

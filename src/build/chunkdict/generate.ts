@@ -5,8 +5,7 @@ import { join } from 'node:path';
 import { UsageError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { BlobFeature, S_IFDIR, S_IFREG } from '../../format/flags.ts';
-import { plainNode } from '../../format/writer-input.ts';
-import type { TreeBlob, TreeNode } from '../../tree/node.ts';
+import { newNode, type TreeBlob, type TreeNode } from '../../tree/node.ts';
 import { writeWholeFile } from '../blob-output.ts';
 import { writeBootstrap } from '../bootstrap.ts';
 import { checkTraits, traitsOf } from '../compatibility.ts';
@@ -26,7 +25,7 @@ export interface ChunkdictOptions {
 }
 
 function node(name: string, mode: number): TreeNode {
-  return { ...plainNode(name, mode, 0), layer: 0, sourceIno: mode, sourceDev: -1 };
+  return { ...newNode(Buffer.from(name), mode, 0), sourceIno: mode };
 }
 
 /** Each chunk has a chunk's place of its own in the file, the rest of it is a hole: the file can be read. */

@@ -9,12 +9,13 @@ import {
   parseConfig,
   parseIndex,
   parseManifest,
+  platformOf,
   type Descriptor,
   type ImageConfig,
   type Manifest,
   type Platform,
 } from '../oci.ts';
-import { matchesPlatform, showPlatform, type PlatformSpec } from '../platform.ts';
+import { isWanted, showPlatform, type PlatformSpec } from '../platform.ts';
 import type { ImageSource } from '../source.ts';
 
 /** One nydus image. */
@@ -31,11 +32,6 @@ export interface NydusImage {
 export function bootstrapLayerOf({ layers }: Manifest): Descriptor | undefined {
   const last = layers.at(-1);
   return last?.annotations?.[Annotation.bootstrap] === 'true' ? last : undefined;
-}
-
-function platformOf({ os, architecture, variant }: ImageConfig): Platform | undefined {
-  if (typeof os !== 'string' || typeof architecture !== 'string') return undefined;
-  return { os, architecture, ...(typeof variant === 'string' && variant !== '' ? { variant } : {}) };
 }
 
 /**
@@ -62,12 +58,7 @@ export async function nydusImages(
   const type = documentType(bytes, descriptor.mediaType);
   if (isIndexType(type)) {
     for (const entry of parseIndex(bytes, type).manifests) {
-      const { platform } = entry;
-      const wanted =
-        platforms === undefined ||
-        platform === undefined ||
-        platforms.some((wish) => matchesPlatform(wish, platform));
-      if (wanted && isManifestType(entry.mediaType))
+      if (isWanted(platforms, entry.platform) && isManifestType(entry.mediaType))
         await take(entry, await source.document(entry, signal), entry.mediaType);
     }
   } else await take(descriptor, bytes, type);

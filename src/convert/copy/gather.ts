@@ -2,19 +2,19 @@
 // Source: nydus-image-and-nydusify.md 9.5; OCI image-spec 1.1 (index, descriptor).
 import { UsageError } from '../../base/errors.ts';
 import {
-  Annotation,
   document,
   documentType,
+  isAttestation,
   isIndexType,
   MediaType,
   parseIndex,
   parseManifest,
   parseObject,
+  platformOf,
   type Descriptor,
   type Manifest,
-  type Platform,
 } from '../oci.ts';
-import { matchesPlatform, showPlatform, type PlatformSpec } from '../platform.ts';
+import { isWanted, noImageFor, type PlatformSpec } from '../platform.ts';
 import type { ImageSource } from '../source.ts';
 
 /** Indexes inside of indexes. */
@@ -34,12 +34,6 @@ export interface Gathered {
   indexes: { descriptor: Descriptor; bytes: Uint8Array }[];
   /** what gets the name of the target: one of the manifests or indexes */
   root: { descriptor: Descriptor; bytes: Uint8Array };
-}
-
-function isAttestation(entry: Descriptor): boolean {
-  return (
-    entry.annotations?.[Annotation.dockerReferenceType] !== undefined || entry.platform?.os === 'unknown'
-  );
 }
 
 class Gathering {
@@ -71,18 +65,6 @@ class Gathering {
   }
 }
 
-/** The platform that a single manifest is for, as its config says. */
-async function platformOf(
-  source: ImageSource,
-  manifest: Manifest,
-  signal: AbortSignal,
-): Promise<Platform | undefined> {
-  const config = parseObject(await source.document(manifest.config, signal), 'config');
-  const { os, architecture, variant } = config;
-  if (typeof os !== 'string' || typeof architecture !== 'string') return undefined;
-  return { os, architecture, ...(typeof variant === 'string' ? { variant } : {}) };
-}
-
 /** An index of some of the entries of another one; they stay as they were, also what we do not know about them. */
 function partOf(bytes: Uint8Array, type: string, digests: ReadonlySet<string>): Gathered['root'] {
   const value = parseObject(bytes, 'index');
@@ -107,28 +89,23 @@ export async function gather(
   const mediaType = documentType(resolved.bytes, resolved.descriptor.mediaType);
   const root = { descriptor: { ...resolved.descriptor, mediaType }, bytes: resolved.bytes };
   const gathering = new Gathering(source, signal);
-  const none = (found: readonly (Platform | undefined)[]): UsageError => {
-    const names = found.map((platform) => (platform === undefined ? 'unknown' : showPlatform(platform)));
-    return new UsageError(
-      `${source.name}: no image for platform ${(platforms ?? []).map(showPlatform).join(', ')}`,
-      { exitCode: 1, hint: `the source has ${names.join(', ')}; choose with --platform or --all-platforms` },
-    );
-  };
   if (platforms === undefined || !isIndexType(mediaType)) {
     await gathering.all(root.descriptor, root.bytes);
     const only = gathering.manifests[0];
     if (strict && platforms !== undefined && only !== undefined && !isIndexType(mediaType)) {
-      const platform = await platformOf(source, only.manifest, signal);
-      if (platform !== undefined && !platforms.some((wish) => matchesPlatform(wish, platform)))
-        throw none([platform]);
+      const platform = platformOf(parseObject(await source.document(only.manifest.config, signal), 'config'));
+      if (!isWanted(platforms, platform)) throw noImageFor(source.name, platforms, [platform]);
     }
     return { manifests: gathering.manifests, indexes: gathering.indexes, root };
   }
   const entries = parseIndex(root.bytes, mediaType).manifests.filter((entry) => !isAttestation(entry));
-  const wanted = entries.filter(
-    ({ platform }) => platform === undefined || platforms.some((wish) => matchesPlatform(wish, platform)),
-  );
-  if (wanted.length === 0) throw none(entries.map(({ platform }) => platform));
+  const wanted = entries.filter(({ platform }) => isWanted(platforms, platform));
+  if (wanted.length === 0)
+    throw noImageFor(
+      source.name,
+      platforms,
+      entries.map(({ platform }) => platform),
+    );
   for (const entry of wanted) await gathering.all(entry, await source.document(entry, signal));
   const { manifests, indexes } = gathering;
   const [only] = wanted;
