@@ -8,7 +8,15 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startDaemon } from '../../test/support/daemon.ts';
 import { unmountBelow } from '../../test/support/temporary.ts';
-import { dropCaches, median, settle, timed, type BenchContext, type Line } from '../support/context.ts';
+import {
+  cpuOf,
+  dropCaches,
+  median,
+  settle,
+  timed,
+  type BenchContext,
+  type Line,
+} from '../support/context.ts';
 import { buildImage, type RafsImage } from '../support/images.ts';
 import type { LinkCommand, LinkNumbers } from '../support/link-process.ts';
 import { peerDaemon } from '../support/systems.ts';
@@ -67,6 +75,8 @@ class LinkedRegistry {
 
 interface Outcome extends LinkNumbers {
   seconds: number;
+  /** CPU time of the daemon, its start included */
+  cpuMs: number;
 }
 
 function configOf(port: number, cache: string, prefetch: boolean): object {
@@ -117,7 +127,7 @@ async function coldStart(
   try {
     await workload.run(daemon.mountpoint);
     const seconds = (performance.now() - began) / 1000;
-    return { seconds, ...(await registry.numbers()) };
+    return { seconds, cpuMs: cpuOf(daemon.pid), ...(await registry.numbers()) };
   } finally {
     await daemon[Symbol.asyncDispose]();
     if (process.env['BENCH_LOG'] === '1') process.stderr.write(daemon.log);
@@ -130,7 +140,7 @@ async function download(registry: LinkedRegistry, link: Link, image: RafsImage):
   const began = performance.now();
   const urls = image.blobIds.map((id) => `http://127.0.0.1:${port}/v2/bench/blobs/sha256:${id}`);
   await timed(['curl', '-sf', ...urls.flatMap((url) => ['-o', '/dev/null', url])]);
-  return { seconds: (performance.now() - began) / 1000, ...(await registry.numbers()) };
+  return { seconds: (performance.now() - began) / 1000, cpuMs: 0, ...(await registry.numbers()) };
 }
 
 /** All lines of this section. */
@@ -170,7 +180,7 @@ export async function benchColdStart(context: BenchContext): Promise<Line[]> {
             const outcome = await coldStart(context, registry, link, image, workload, system);
             (outcomes[name] ??= []).push(outcome);
             context.note(
-              `cold start: ${workload.name}, ${link.megabits} Mbit/s, RTT ${link.rttMs} ms, ${name}: ${outcome.seconds.toFixed(2)} s, ${(outcome.bytes / 1e6).toFixed(1)} MB, ${outcome.requests} requests, ${outcome.connections} connections`,
+              `cold start: ${workload.name}, ${link.megabits} Mbit/s, RTT ${link.rttMs} ms, ${name}: ${outcome.seconds.toFixed(2)} s, ${(outcome.bytes / 1e6).toFixed(1)} MB, ${outcome.requests} requests, ${outcome.connections} connections, CPU ${outcome.cpuMs} ms, of the link ${Math.round(outcome.linkCpuMs)} ms`,
             );
           }
         }

@@ -17,11 +17,14 @@ export interface LinkNumbers {
   requests: number;
   bytes: number;
   connections: number;
+  /** CPU time of registry and link together, in ms: they share the machine with what is measured */
+  linkCpuMs: number;
 }
 
 let server: RegistryServer | undefined;
 let link: DelayProxy | undefined;
 let requests = 0;
+let cpuBefore = process.cpuUsage();
 
 async function handle(command: LinkCommand): Promise<unknown> {
   if (command.kind === 'store') {
@@ -44,6 +47,7 @@ async function handle(command: LinkCommand): Promise<unknown> {
   if (command.kind === 'link') {
     await link?.close();
     requests = 0;
+    cpuBefore = process.cpuUsage();
     const { rttMs, bitsPerSecond } = command;
     link = await startDelayProxy({
       target: { host: '127.0.0.1', port: server?.port ?? 0 },
@@ -52,7 +56,9 @@ async function handle(command: LinkCommand): Promise<unknown> {
     });
     return link.port;
   }
+  const { user, system } = process.cpuUsage(cpuBefore);
   const numbers: LinkNumbers = {
+    linkCpuMs: (user + system) / 1000,
     requests,
     bytes: link?.bytes().toClient ?? 0,
     connections: link?.connections() ?? 0,

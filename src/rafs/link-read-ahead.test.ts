@@ -54,12 +54,12 @@ function fixture(): Fixture {
 
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
 
-test('LinkReadAhead: after one miss as much as a round trip carries, what is there is passed over', async () => {
+test('LinkReadAhead: after one miss a quarter before it and as much as a round trip carries, what is there is passed over', async () => {
   const { miss, asked, quiet, ready } = fixture();
   ready.add(105);
   miss(100);
   await quiet();
-  assert.deepEqual(asked, [101, 102, 103, 104, ...range(106, 116)]);
+  assert.deepEqual(asked, [...range(96, 100), 101, 102, 103, 104, ...range(106, 116)]);
 });
 
 test('LinkReadAhead: goes on in front of a reader that moves, by more each time', async () => {
@@ -77,7 +77,7 @@ test('LinkReadAhead: goes on in front of a reader that moves, by more each time'
   // the place before is followed still: 40 chunks in front of the reader there, 16 in front of the new one
   assert.deepEqual(
     asked.slice(46).toSorted((a, b) => a - b),
-    [...range(48, 80), ...range(1001, 1016)],
+    [...range(48, 80), ...range(996, 1000), ...range(1001, 1016)],
   );
 });
 
@@ -88,14 +88,34 @@ test('LinkReadAhead: a file that is read here and there is filled for each miss,
   miss(520, file);
   await quiet();
   const before = new Set(asked);
-  assert.equal(before.size, 30);
+  assert.equal(before.size, 2 * 19);
   miss(580, file);
   await quiet();
-  // the window of the new place, and as much of the file again
-  assert.ok(asked.length >= 30 + 15 + 16 && asked.length <= 30 + 15 + 20, `${asked.length}`);
+  // the window of the new place, what lies before it, and as much of the file again
+  assert.ok(asked.length >= 38 + 19 + 16 && asked.length <= 38 + 19 + 20, `${asked.length}`);
   assert.ok(
     asked.every((index) => index >= 500 && index < 600),
     `${Math.max(...asked)}`,
   );
   assert.equal(new Set(asked).size, asked.length);
+});
+
+test('LinkReadAhead: what lies before a place is fetched up to what is there, and not again for a reader that goes on', async () => {
+  const { miss, asked, quiet, ready } = fixture();
+  ready.add(297);
+  miss(300);
+  await quiet();
+  assert.deepEqual(asked.slice(0, 2), [298, 299]);
+  const before = asked.length;
+  ready.delete(316);
+  miss(316);
+  await quiet();
+  assert.ok(
+    asked.slice(before).every((index) => index > 316),
+    'the place is known',
+  );
+  // a reader that goes backwards finds the next ones there
+  miss(295);
+  await quiet();
+  assert.ok([291, 292, 293, 294, 296].every((index) => asked.includes(index)));
 });

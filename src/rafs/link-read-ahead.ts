@@ -1,7 +1,8 @@
 // Read-ahead for blobs behind a network link: after a reader's miss the bytes that follow are fetched while the link has room,
 // a little at first, more for as long as the reader goes on there. Several places of a blob are followed, the newest first. A file
 // that is read here and there is filled with what the link could have carried while its reader waited: a program whose pages
-// are wanted in no order costs bandwidth then instead of round trips.
+// are wanted in no order costs bandwidth then instead of round trips. A little of what lies before a new place comes along: the kernel maps
+// pages around a fault, programs look at neighbours, and going backwards one round trip at a time is the worst a reader can do.
 import type { BlobCache } from '../storage/cache/blob-cache.ts';
 import type { ChunkTable } from '../storage/cache/chunk-table.ts';
 import { rangeOf } from '../storage/cache/fetch-plan.ts';
@@ -14,6 +15,9 @@ const MAX_PIECE = MIB;
 /** Stored bytes fetched after a first miss: what a round trip carries, within these. */
 const MIN_FIRST_WINDOW = 128 * KIB;
 const MAX_FIRST_WINDOW = 4 * MIB;
+/** Stored bytes fetched before a new place: this part of what a round trip carries, within the other. */
+const PART_BEHIND = 1 / 4;
+const MAX_BEHIND = MIB;
 /** Stored bytes fetched in front of a reader at most. */
 const MAX_WINDOW = 16 * MIB;
 /** Places that are followed, and files. */
@@ -66,6 +70,8 @@ export class LinkReadAhead {
   readonly #zones: Zone[] = [];
   /** newest first */
   readonly #files: OpenFile[] = [];
+  /** new places whose neighbourhood before them is to be fetched, newest first: chunk, and stored bytes before it */
+  readonly #behind: { end: number; bytes: number }[] = [];
   #running = false;
   #movedAt = 0;
   #position = -1;
@@ -114,6 +120,8 @@ export class LinkReadAhead {
       const window = Math.min(MAX_FIRST_WINDOW, Math.max(MIN_FIRST_WINDOW, this.#link.product));
       this.#zones.unshift({ start: index, seen: index, next: index + 1, window });
       this.#zones.length = Math.min(this.#zones.length, MAX_ZONES);
+      this.#behind.unshift({ end: index, bytes: Math.min(MAX_BEHIND, this.#link.product * PART_BEHIND) });
+      this.#behind.length = Math.min(this.#behind.length, MAX_ZONES);
     }
   }
 
@@ -151,7 +159,7 @@ export class LinkReadAhead {
       const started = await this.#link.admit(piece, Urgency.readAhead, signal);
       // meanwhile the reader may have gone elsewhere
       this.#look();
-      const chunks = this.#pickAhead(table, piece) ?? this.#pickFill(table, piece);
+      const chunks = this.#pickBehind(table) ?? this.#pickAhead(table, piece) ?? this.#pickFill(table, piece);
       if (chunks !== undefined) {
         this.#cache.prefetch(rangeOf(table, chunks)).catch(() => {});
         // the request is on its way once the cache has looked at its map
@@ -163,6 +171,8 @@ export class LinkReadAhead {
 
   /** True when there is something to fetch; what is local already is passed over. */
   #wants(table: ChunkTable): boolean {
+    if (this.#behind.some(({ end, bytes }) => this.#before(table, end, bytes).length > 0)) return true;
+    this.#behind.length = 0;
     for (const zone of this.#zones) {
       const limit = this.#limitOf(table, zone);
       while (zone.next < table.count && table.storedOffset(zone.next) < limit) {
@@ -171,6 +181,26 @@ export class LinkReadAhead {
       }
     }
     return this.#files.some((file) => file.owed > 0);
+  }
+
+  /** Missing chunks that lie directly before one, up to this many stored bytes, in order. */
+  #before(table: ChunkTable, end: number, bytes: number): number[] {
+    const chunks: number[] = [];
+    const limit = table.storedOffset(end) - bytes;
+    for (let at = end - 1; at >= 0 && this.#cache.isMissing(at); at--) {
+      const start = table.storedOffset(at);
+      if (start < limit || start > table.storedOffset(end)) break;
+      chunks.unshift(at);
+    }
+    return chunks;
+  }
+
+  #pickBehind(table: ChunkTable): number[] | undefined {
+    for (let next = this.#behind.shift(); next !== undefined; next = this.#behind.shift()) {
+      const chunks = this.#before(table, next.end, next.bytes);
+      if (chunks.length > 0) return chunks;
+    }
+    return undefined;
   }
 
   #limitOf(table: ChunkTable, zone: Zone): number {

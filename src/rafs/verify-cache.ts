@@ -88,7 +88,7 @@ function decodedCheck(
   const target = { target: 'memory', dataFd: -1, ready: map.ready } as const;
   return async (index) => {
     const how = { compressor, digester, wanted: new Set([index]), ...source, ...target };
-    const { plain } = await pool.run(decodeJob(stored, rangeOf(stored, [index]), how), false);
+    const { plain } = await pool.run(decodeJob(stored, rangeOf(stored, [index]), how), () => false);
     return plain.has(index);
   };
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Link, Urgency } from './link.ts';
+import { WindowedMin } from './windowed-min.ts';
 
 /** A link with a clock in the hands of the test. */
 function fixture(): { link: Link; at: (ms: number) => void; measured: () => void } {
@@ -10,12 +11,11 @@ function fixture(): { link: Link; at: (ms: number) => void; measured: () => void
   /** one answer: headers after 30 ms, 1,000,000 bytes in 100 ms */
   const measured = (): void => {
     const began = now;
-    const transfer = link.start(1_000_100);
+    const transfer = link.start(1_000_000);
     now = began + 30;
     transfer.answered();
-    transfer.progress(100);
     now = began + 130;
-    transfer.progress(1_000_100);
+    transfer.progress(1_000_000);
     transfer.end(true);
   };
   return { link, at, measured };
@@ -42,6 +42,57 @@ test('Link: requests at the same time share the rate that is measured', () => {
   for (const one of both) one.progress(500_000);
   for (const one of both) one.end(true);
   assert.equal(Math.round(link.bytesPerMs ?? 0), 10_000);
+});
+
+test('Link: a thread that was not on time measures no more than the link carries, and the round trip of the last seconds stays', () => {
+  const { link, at, measured } = fixture();
+  measured();
+  // asked for together, all read at once, long after they came
+  const late = [link.start(400_000), link.start(400_000), link.start(400_000)];
+  at(1130 + 500);
+  for (const one of late) one.answered();
+  for (const one of late) one.progress(400_000);
+  for (const one of late) one.end(true);
+  assert.deepEqual([link.rttMs, link.bytesPerMs], [30, 10_000]);
+  // a first answer that was read late, with its body behind it
+  const { link: fresh, at: later } = fixture();
+  const body = fresh.start(400_000);
+  later(1100);
+  body.answered();
+  body.progress(400_000);
+  later(1100.2);
+  body.end(true);
+  assert.deepEqual([fresh.rttMs, fresh.bytesPerMs], [100, 16_000]);
+});
+
+test('WindowedMin: the smallest value of the last seconds', () => {
+  const min = new WindowedMin(1000);
+  assert.equal(min.value, undefined);
+  for (const [value, now, expected] of [
+    [30, 0, 30],
+    [50, 100, 30],
+    [40, 200, 30],
+    [60, 900, 30],
+    [70, 1001, 40],
+    [35, 1100, 35],
+    [90, 2101, 90],
+  ] as const) {
+    min.add(value, now);
+    assert.equal(min.value, expected, `${value} at ${now}`);
+  }
+});
+
+test('Link: what is worth fetching in a round trip is bounded by what a thread decodes', () => {
+  const { link, measured } = fixture();
+  measured();
+  assert.equal(link.product, 300_000);
+  // small jobs say nothing
+  link.digested(1000, 100);
+  assert.equal(link.product, 300_000);
+  for (let i = 0; i < 100; i++) link.digested(90_000, 10);
+  assert.equal(Math.round(link.product), 270_000);
+  for (let i = 0; i < 100; i++) link.digested(90_000, 1000);
+  assert.equal(link.product, 256 * 1024, 'no less than where nothing is known');
 });
 
 test('Link: small answers and failed ones say nothing about the rate', () => {

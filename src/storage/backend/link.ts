@@ -1,12 +1,19 @@
 // The link to one backend: how long a round trip takes, how much it carries, and who may use it. Reads that somebody waits for
 // start at once; read-ahead and prefetch start only while the link has room, so that a reader never queues behind them.
+import { WindowedMin } from './windowed-min.ts';
 
-/** Samples that an estimate looks back on. */
+/** Rates that the estimate looks back on. */
 const SAMPLES = 12;
+/** How long the shortest round trip is believed. */
+const RTT_WINDOW_MS = 10_000;
+/** What part of a round trip a body is taken to need at least: the estimate of the round trip may be too long by that much. */
+const LEAST_BODY = 1 / 4;
+/** Weight of the last decode job in the average. */
+const DIGEST_WEIGHT = 1 / 8;
+/** Jobs below this are mostly overhead. */
+const MIN_DIGEST = 32 * 1024;
 /** Bodies below this say nothing about bandwidth. */
 const MIN_BODY = 32 * 1024;
-/** Shortest time a body is taken to need: below it the clock and the socket buffers decide. */
-const MIN_BODY_MS = 0.25;
 /** A request costs this much even where the network is free: system calls, HTTP, our own code. */
 const MIN_RTT_MS = 1;
 /** What is in flight at the same time as long as nothing is known. */
@@ -15,6 +22,9 @@ const UNKNOWN_BDP = 256 * 1024;
 const MAX_BDP = 16 * 1024 * 1024;
 /** Part of a round trip that the link may be taken ahead of time, so that it does not run dry. */
 const SLACK = 1 / 8;
+
+/** What may be under way with work that nobody waits for, in round trips: a reader who comes next shares the link with all of it. */
+const MOST_UNDER_WAY = 1.25;
 
 /** Who wants the link, most urgent first. */
 export const Urgency = {
@@ -45,7 +55,7 @@ export interface Transfer {
 export class Link {
   readonly #now: () => number;
   /** milliseconds from a request to the headers of its answer */
-  readonly #rtts: number[] = [];
+  readonly #rtts = new WindowedMin(RTT_WINDOW_MS);
   /** bytes per millisecond */
   readonly #rates: number[] = [];
   readonly #waiting: Waiting[] = [];
@@ -55,6 +65,8 @@ export class Link {
   #admitted = 0;
   #requests = 0;
   #received = 0;
+  /** bytes that a decode thread takes in a millisecond */
+  #digested: number | undefined;
   /** when the far end has sent all that was asked for, if the estimates hold */
   #freeAt = 0;
   #timer: NodeJS.Timeout | undefined;
@@ -64,9 +76,10 @@ export class Link {
     this.#now = now;
   }
 
-  /** Round trip in milliseconds, the shortest of the last ones; undefined until one was measured. */
+  /** Round trip in milliseconds, the shortest of the last seconds; undefined until one was measured. */
   get rttMs(): number | undefined {
-    return this.#rtts.length === 0 ? undefined : Math.max(MIN_RTT_MS, Math.min(...this.#rtts));
+    const { value } = this.#rtts;
+    return value === undefined ? undefined : Math.max(MIN_RTT_MS, value);
   }
 
   /** Bytes per millisecond, the most of the last ones; undefined until it was measured. */
@@ -74,11 +87,22 @@ export class Link {
     return this.#rates.length === 0 ? undefined : Math.max(...this.#rates);
   }
 
-  /** Bytes that the link carries during one round trip: what a gap or a batch may be before a request of its own is cheaper. */
+  /**
+   * What is worth fetching during one round trip: what the link carries, or no more than a core decodes where that is less. That is what a
+   * gap or a batch may be before a request of its own is cheaper.
+   */
   get product(): number {
     const { rttMs, bytesPerMs } = this;
     if (rttMs === undefined || bytesPerMs === undefined) return UNKNOWN_BDP;
-    return Math.min(MAX_BDP, rttMs * bytesPerMs);
+    const carried = Math.min(MAX_BDP, rttMs * bytesPerMs);
+    return Math.min(carried, Math.max(UNKNOWN_BDP, rttMs * (this.#digested ?? Infinity)));
+  }
+
+  /** A decode thread has worked on bytes that came over this link. */
+  digested(bytes: number, millis: number): void {
+    if (bytes < MIN_DIGEST || millis <= 0) return;
+    const rate = bytes / millis;
+    this.#digested = (this.#digested ?? rate) + DIGEST_WEIGHT * (rate - (this.#digested ?? rate));
   }
 
   /** What each request under way may expect of the rate; undefined until it was measured. */
@@ -89,14 +113,14 @@ export class Link {
 
   /** True once both estimates have been measured. */
   get known(): boolean {
-    return this.#rtts.length > 0 && this.#rates.length > 0;
+    return this.#rtts.value !== undefined && this.#rates.length > 0;
   }
 
   /** A request starts. @param bytes that it asks for */
   start(bytes: number): Transfer {
     const sent = this.#now();
-    let answered = 0;
-    let receivedBefore = 0;
+    const receivedBefore = this.#received;
+    const older = this.#outstanding;
     let got = 0;
     let over = false;
     this.#outstanding += bytes;
@@ -104,16 +128,11 @@ export class Link {
     this.#freeAt = Math.max(this.#freeAt, sent) + bytes / (this.bytesPerMs ?? Infinity);
     return {
       answered: () => {
-        answered = this.#now();
-        this.#keep(this.#rtts, answered - sent);
+        const now = this.#now();
+        this.#rtts.add(now - sent, now);
       },
       progress: (total) => {
         const more = Math.max(0, Math.min(total, bytes) - got);
-        // what comes with the headers had been on its way before: it says nothing about the rate
-        if (got === 0) {
-          answered = this.#now();
-          receivedBefore = this.#received + more;
-        }
         got += more;
         this.#received += more;
         this.#outstanding -= more;
@@ -127,16 +146,23 @@ export class Link {
         // nothing is on its way: the model starts anew
         if (--this.#requests === 0) this.#freeAt = now;
         const during = this.#received - receivedBefore;
-        if (ok && got >= MIN_BODY && during > 0)
-          this.#keep(this.#rates, during / Math.max(MIN_BODY_MS, now - answered));
+        if (ok && got >= MIN_BODY) this.#keepRate(during, Math.max(got, during - older), now - sent);
         this.#serve();
       },
     };
   }
 
-  #keep(samples: number[], value: number): void {
-    samples.push(value);
-    if (samples.length > SAMPLES) samples.shift();
+  /**
+   * Two ways to look at a request, neither of which can say too much when this process was not on time: all that came while it was under
+   * way, and what was asked for no earlier than it, which had a round trip to go first.
+   */
+  #keepRate(during: number, younger: number, millis: number): void {
+    const rtt = this.rttMs ?? 0;
+    const body = Math.max(rtt * LEAST_BODY, millis - rtt);
+    this.#rates.push(
+      Math.max(during / Math.max(millis, MIN_RTT_MS), younger / Math.max(body, MIN_RTT_MS / 4)),
+    );
+    if (this.#rates.length > SAMPLES) this.#rates.shift();
   }
 
   /**
@@ -188,7 +214,7 @@ export class Link {
     const { rttMs, product } = this;
     if (rttMs === undefined || !this.known) return Infinity;
     // slower than estimated: what is under way has to arrive first
-    if (this.#outstanding + this.#admitted + bytes > 2 * product + bytes / 2) return Infinity;
+    if (this.#outstanding + this.#admitted + bytes > MOST_UNDER_WAY * product + bytes / 2) return Infinity;
     const admitted = this.#admitted / (this.bytesPerMs ?? Infinity);
     return Math.max(0, Math.max(this.#freeAt, this.#now()) + admitted - rttMs * SLACK - this.#now());
   }

@@ -217,6 +217,7 @@ export class BlobCache {
       if (fresh.length > 0)
         void fetcher.fetch(table, rangeOf(table, fresh), wantedSet, { urgent: options.urgent });
     }
+    if (options.urgent) for (const index of wanted) if (pending.has(index)) this.#files.awaited.add(index);
     const waits = wanted.map((index) => pending.get(index)).filter((wait) => wait !== undefined);
     return new Set(waits);
   }

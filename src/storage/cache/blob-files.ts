@@ -40,6 +40,8 @@ export class BlobFiles {
   readonly neighbours: Neighbours | undefined;
   /** chunks on their way, whoever asked for them */
   readonly pending = new Map<number, Promise<JobEnd>>();
+  /** those of them that readers wait for */
+  readonly awaited = new Set<number>();
   /** chunks that were decoded a moment ago and that no plain file has */
   readonly recent = new RecentChunks();
   /** chunks that were looked for in the data file */
@@ -56,6 +58,12 @@ export class BlobFiles {
     this.neighbours = options.neighbours;
     this.publisher = new Publisher(map, data, publishMs, logger, (chunks) => this.neighbours?.record(chunks));
     this.puncher = new HolePuncher(map, aligned);
+  }
+
+  /** A chunk is on its way no longer. */
+  arrived(index: number): void {
+    this.pending.delete(index);
+    this.awaited.delete(index);
   }
 
   /** Do something that two users of the blob would do twice if they did it at once. */

@@ -10,7 +10,7 @@ import type { ChunkTable } from './chunk-table.ts';
 import type { DataFile } from './data-file.ts';
 import { ChunkOutcome, type ChunkFailure, type DecodeResult, type Seal } from './decode.ts';
 import { decodeJob, JOB_BYTES, splitRange, type JobOptions } from './decode-plan.ts';
-import type { DecodePool } from './decode-pool.ts';
+import type { DecodePool, Urgent } from './decode-pool.ts';
 import { PlacedTable } from '../dedup/placed-table.ts';
 import { SourceFile } from '../dedup/source-file.ts';
 import { mergeChunks, rangeOf, type FetchRange } from './fetch-plan.ts';
@@ -76,22 +76,24 @@ export class ChunkFetcher {
   /** Decode a chunk of a raw or an encrypted cache file; when that fails it is forgotten, and fetched on the next try. */
   readKept(table: ChunkTable, index: number, data: DataFile): Promise<JobEnd> {
     const { pool, meter, logger, blobId } = this.#options;
-    const { map, mode, pending } = this.#options.files;
+    const { map, mode } = this.#options.files;
     const stored = mode === 'sealed' ? new SealedTable(table) : table;
     const part = rangeOf(stored, [index]);
     const wanted = new Set([index]);
     const how = { wanted, target: 'memory', sourceFd: data.fd, stored: undefined } as const;
     const job = this.#job(stored, part, { ...how, opens: mode === 'sealed' });
-    const end = pool.run(job, true).then(({ plain }) => {
-      pending.delete(index);
-      meter.wholeHits++;
-      if (plain.size === 0) {
-        logger.warn(`blob ${blobId}: chunk ${index} in the ${mode} cache is damaged, fetching it again`);
-        map.forget(index);
-      }
-      this.#keepRecent(plain);
-      return { by: this, plain, errors: new Map<number, Error>() };
-    });
+    const end = pool
+      .run(job, () => true)
+      .then(({ plain }) => {
+        this.#options.files.arrived(index);
+        meter.wholeHits++;
+        if (plain.size === 0) {
+          logger.warn(`blob ${blobId}: chunk ${index} in the ${mode} cache is damaged, fetching it again`);
+          map.forget(index);
+        }
+        this.#keepRecent(plain);
+        return { by: this, plain, errors: new Map<number, Error>() };
+      });
     return this.#settle([index], end);
   }
 
@@ -144,12 +146,12 @@ export class ChunkFetcher {
     const target = { wanted, target: 'plain', sourceFd: source.fd, stored: undefined, clones: true } as const;
     const urgent = how.urgent && part.chunks.some((index) => wanted.has(index));
     const result = await pool
-      .run(this.#job(placed, part, target), urgent)
+      .run(this.#job(placed, part, target), this.#urgency(part, urgent))
       .catch((error: unknown) =>
         logger.warn(`blob ${blobId}: cannot copy chunks from ${path}: ${messageOf(error)}`),
       )
       .finally(() => source.release());
-    for (const index of part.chunks) files.pending.delete(index);
+    for (const index of part.chunks) files.arrived(index);
     const bad = part.chunks.filter(
       (_, at) => (result?.outcomes[at] ?? ChunkOutcome.bad) === ChunkOutcome.bad,
     );
@@ -233,13 +235,20 @@ export class ChunkFetcher {
     meter.buffered += length;
     try {
       const job = this.#job(table, part, { wanted, target, sourceFd: reader.fd, stored });
-      const result = await pool.run(job, how.urgent);
+      const result = await pool.run(job, this.#urgency(part, how.urgent));
       if (stored === undefined) reader.note(part.start, result.got, result.readMillis);
+      else reader.link?.digested(stored.length, result.millis);
       return await this.#finish(table, part, wanted, result);
     } finally {
       meter.buffered -= length;
-      if (how.past !== true) for (const index of part.chunks) files.pending.delete(index);
+      if (how.past !== true) for (const index of part.chunks) files.arrived(index);
     }
+  }
+
+  /** Somebody may come to wait for a part that was not urgent when it was asked for. */
+  #urgency({ chunks }: FetchRange, urgent: boolean): Urgent {
+    const { awaited } = this.#options.files;
+    return () => urgent || (awaited.size > 0 && chunks.some((index) => awaited.has(index)));
   }
 
   #job(
@@ -302,7 +311,7 @@ export class ChunkFetcher {
       const stored = await reader.read(part.start, part.end - part.start);
       const target = this.isWritable ? files.mode : 'memory';
       const job = this.#job(table, part, { wanted, target, sourceFd: -1, stored });
-      const result = await pool.run(job, wanted.has(index));
+      const result = await pool.run(job, this.#urgency(part, wanted.has(index)));
       const second = result.failures[0];
       if (second === undefined) {
         logger.warn(
@@ -323,7 +332,7 @@ export class ChunkFetcher {
   }
 
   #jobFailed(chunks: readonly number[], error: unknown): JobEnd {
-    for (const index of chunks) this.#options.files.pending.delete(index);
+    for (const index of chunks) this.#options.files.arrived(index);
     const wrapped =
       error instanceof NydusError ? error : new BackendError(messageOf(error), { cause: error });
     this.#options.logger.error(`blob ${this.#options.blobId}: ${wrapped.message}`);

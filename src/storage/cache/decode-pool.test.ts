@@ -21,7 +21,7 @@ test('DecodePool: a job gives the same on a thread as on the calling one', async
     const pool = new DecodePool(threads);
     t.after(() => pool.close());
     const jobs = ['a', 'b', 'c', 'd', 'e'].map((tag) => bigJob(tag));
-    const results = await Promise.all(jobs.map(({ job }, at) => pool.run(job, at % 2 === 0)));
+    const results = await Promise.all(jobs.map(({ job }, at) => pool.run(job, () => at % 2 === 0)));
     results.forEach(({ outcomes, plain }, at) => {
       assert.deepEqual([...outcomes], [ChunkOutcome.decoded]);
       assert.ok(jobs[at]?.plain.equals(plain.get(1) ?? new Uint8Array(0)), `${threads} threads, job ${at}`);
@@ -35,7 +35,7 @@ test('DecodePool: a thread writes the data file and sets the bits of this proces
   t.after(() => pool.close());
   const { fd, path } = openContent(t, Buffer.alloc(BIG));
   const { job, plain } = bigJob('w', { target: 'plain', dataFd: fd });
-  const result = await pool.run(job, false);
+  const result = await pool.run(job, () => false);
   assert.deepEqual([...result.outcomes], [ChunkOutcome.cached]);
   assert.ok(readFileSync(path).equals(plain));
   assert.deepEqual(readyIndexes(job.ready), [1]);
@@ -44,12 +44,26 @@ test('DecodePool: a thread writes the data file and sets the bits of this proces
 test('DecodePool: a job that a reader waits for overtakes those that nobody waits for', async (t) => {
   const pool = new DecodePool(1);
   t.after(() => pool.close());
-  await pool.run(bigJob('warm').job, false);
+  await pool.run(bigJob('warm').job, () => false);
   const order: string[] = [];
   const run = (name: string, urgent: boolean): Promise<void> =>
-    pool.run(bigJob(name).job, urgent).then(() => void order.push(name));
+    pool.run(bigJob(name).job, () => urgent).then(() => void order.push(name));
   await Promise.all([run('first', false), run('second', false), run('third', false), run('reader', true)]);
   assert.deepEqual(order, ['first', 'reader', 'second', 'third']);
+});
+
+test('DecodePool: a job that a reader comes to wait for overtakes the others from then on', async (t) => {
+  const pool = new DecodePool(1);
+  t.after(() => pool.close());
+  await pool.run(bigJob('warm').job, () => false);
+  const order: string[] = [];
+  let wanted = '';
+  const run = (name: string): Promise<void> =>
+    pool.run(bigJob(name).job, () => wanted === name).then(() => void order.push(name));
+  const all = ['first', 'second', 'third', 'fourth'].map(run);
+  wanted = 'third';
+  await Promise.all(all);
+  assert.deepEqual(order, ['first', 'third', 'second', 'fourth']);
 });
 
 test('DecodePool: a job that cannot run is rejected, the next one runs', async (t) => {
@@ -63,22 +77,27 @@ test('DecodePool: a job that cannot run is rejected, the next one runs', async (
     dataFd: fd,
     ready: new Uint8Array(new SharedArrayBuffer(8)),
   });
-  await assert.rejects(pool.run(impossible, false), (error: unknown) => {
-    assert.ok(error instanceof BackendError);
-    assert.match(error.message, /^decode job failed: RangeError/);
-    return true;
-  });
+  await assert.rejects(
+    pool.run(impossible, () => false),
+    (error: unknown) => {
+      assert.ok(error instanceof BackendError);
+      assert.match(error.message, /^decode job failed: RangeError/);
+      return true;
+    },
+  );
   const { job, plain: good } = bigJob('good');
-  assert.ok(good.equals((await pool.run(job, false)).plain.get(1) ?? new Uint8Array(0)));
+  assert.ok(good.equals((await pool.run(job, () => false)).plain.get(1) ?? new Uint8Array(0)));
 });
 
 test('DecodePool: close rejects what waits, later jobs run on the calling thread', async () => {
   const pool = new DecodePool(1);
   const outcomes = ['a', 'b', 'c'].map((tag) =>
-    pool.run(bigJob(tag).job, false).then(
-      () => 'done',
-      (error: unknown) => (error instanceof BackendError ? error.message : String(error)),
-    ),
+    pool
+      .run(bigJob(tag).job, () => false)
+      .then(
+        () => 'done',
+        (error: unknown) => (error instanceof BackendError ? error.message : String(error)),
+      ),
   );
   await pool.close();
   assert.deepEqual((await Promise.all(outcomes)).slice(1), [
@@ -86,7 +105,7 @@ test('DecodePool: close rejects what waits, later jobs run on the calling thread
     'decode pool was closed',
   ]);
   const { job, plain } = bigJob('late');
-  assert.ok(plain.equals((await pool.run(job, true)).plain.get(1) ?? new Uint8Array(0)));
+  assert.ok(plain.equals((await pool.run(job, () => true)).plain.get(1) ?? new Uint8Array(0)));
 });
 
 test('acquireDecodePool: all users get one pool, which the last one closes', async () => {

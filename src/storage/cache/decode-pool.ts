@@ -19,9 +19,12 @@ const SMALL_JOB = 128 * 1024;
 const READY_ID = 0;
 const IDLE_MS = 10_000;
 
+/** Does a reader wait for a job? It may come to it after the job was queued. */
+export type Urgent = () => boolean;
+
 interface Waiting {
   job: DecodeJob;
-  urgent: boolean;
+  urgent: Urgent;
   resolve: (result: DecodeResult) => void;
   reject: (error: unknown) => void;
 }
@@ -49,8 +52,7 @@ function plainBytes({ layout }: DecodeJob): number {
 export class DecodePool {
   readonly #size: number;
   readonly #threads: Thread[] = [];
-  readonly #urgent: Waiting[] = [];
-  readonly #later: Waiting[] = [];
+  readonly #waiting: Waiting[] = [];
   readonly #scratch = new DecodeScratch();
   #idle: NodeJS.Timeout | undefined;
   #nextId = 1;
@@ -67,15 +69,15 @@ export class DecodePool {
   }
 
   /** Run a job. @param urgent a reader waits for it: before jobs that nobody waits for */
-  run(job: DecodeJob, urgent: boolean): Promise<DecodeResult> {
+  run(job: DecodeJob, urgent: Urgent): Promise<DecodeResult> {
     if (this.#size === 0 || this.#closed || plainBytes(job) <= SMALL_JOB) return this.#runHere(job);
-    if (urgent && !this.#threads.some(({ ready }) => ready)) {
+    if (urgent() && !this.#threads.some(({ ready }) => ready)) {
       // a thread takes 30 ms or more to start: the first reader does not wait for that
       if (this.#threads.length === 0) this.#add();
       return new Promise<void>((resolve) => void setImmediate(resolve)).then(() => this.#runHere(job));
     }
     return new Promise((resolve, reject) => {
-      (urgent ? this.#urgent : this.#later).push({ job, urgent, resolve, reject });
+      this.#waiting.push({ job, urgent, resolve, reject });
       this.#dispatch();
     });
   }
@@ -86,13 +88,17 @@ export class DecodePool {
   }
 
   #dispatch(): void {
-    while (this.#urgent.length + this.#later.length > 0) {
+    while (this.#waiting.length > 0) {
       let thread = this.#threads.find(({ running }) => running === undefined);
       if (thread === undefined) {
         if (this.#threads.length >= this.#size) return;
         thread = this.#add();
       }
-      const next = this.#urgent.shift() ?? this.#later.shift();
+      const first = Math.max(
+        0,
+        this.#waiting.findIndex(({ urgent }) => urgent()),
+      );
+      const [next] = this.#waiting.splice(first, 1);
       if (next === undefined) return;
       thread.running = next;
       const request: DecodeRequest = { id: this.#nextId++, job: next.job };
@@ -152,7 +158,7 @@ export class DecodePool {
   /** Stop the threads; jobs that still run are rejected. */
   async close(): Promise<void> {
     this.#closed = true;
-    const left = [...this.#urgent.splice(0), ...this.#later.splice(0)];
+    const left = this.#waiting.splice(0);
     for (const { reject } of left) reject(new BackendError('decode pool was closed'));
     await this.#stopThreads();
   }

@@ -93,6 +93,8 @@ export interface DecodeResult {
   got: number;
   /** milliseconds of the read from `sourceFd` */
   readMillis: number;
+  /** milliseconds of the whole job */
+  millis: number;
   /** errno of a failed write to the data file, else 0 */
   writeErrno: number;
   /** plain bytes that passed their check */
@@ -170,6 +172,7 @@ class Decoder {
       plain: new Map(),
       got: 0,
       readMillis: 0,
+      millis: 0,
       writeErrno: 0,
       plainBytes: 0,
       cloned: 0,
@@ -182,9 +185,11 @@ class Decoder {
 
   run(): DecodeResult {
     const result = this.#result;
+    const started = performance.now();
     if (!this.#load()) return result;
     for (let at = 0; at < result.outcomes.length; at++) this.#chunk(at);
     this.#flush();
+    result.millis = performance.now() - started;
     return result;
   }
 
