@@ -14,6 +14,7 @@ import { isVerified } from '../storage/cache/kept-chunks.ts';
 import { CacheMeter } from '../storage/cache/meter.ts';
 import { openBlob } from '../storage/cache/open-blob.ts';
 import { SealedTable } from '../storage/cache/sealed-table.ts';
+import { chunkIdOf } from '../storage/dedup/neighbours.ts';
 import { effectiveBlobId } from './blob-id.ts';
 import type { BlobInfo } from '../format/image.ts';
 import type { OpenedBootstrap } from './open.ts';
@@ -27,17 +28,24 @@ export interface VerifiedBlob {
   problem?: string;
 }
 
+export interface VerifyOptions {
+  logger: Logger;
+  /** how the cache files are encrypted; undefined when they are not */
+  seal?: Seal | undefined;
+  /** told of damaged chunks, by what the dedup database calls them, before they are forgotten */
+  refute?: (blobId: string, ids: readonly string[]) => void;
+}
+
 /**
- * @param seal how the cache files are encrypted; undefined when they are not
  * @returns one entry for each blob of the image that the directory has a chunk map of
  */
 export async function verifyCache(
   bootstrap: OpenedBootstrap,
   workDir: string,
   cached: readonly CachedBlob[],
-  logger: Logger,
-  seal?: Seal,
+  options: VerifyOptions,
 ): Promise<VerifiedBlob[]> {
+  const { logger, seal } = options;
   const { image, path } = bootstrap;
   const results: VerifiedBlob[] = [];
   const pool = new DecodePool(0);
@@ -47,11 +55,11 @@ export async function verifyCache(
     if (there === undefined || blob.chunkCount === 0 || there.ready === 0) continue;
     const raw = !there.files.some((file) => file.endsWith('.blob.data'));
     try {
-      const options = { image, blob, blobId, count: blob.chunkCount, reader: undefined, workDir };
+      const what = { image, blob, blobId, count: blob.chunkCount, reader: undefined, workDir };
       const how = { raw, indexedMap: true, validate: true, pool, meter: new CacheMeter(), logger };
-      const { cache } = openBlob({ ...options, ...how, seal: raw ? undefined : seal });
+      const { cache } = openBlob({ ...what, ...how, seal: raw ? undefined : seal });
       try {
-        results.push(await verifyBlob(cache, blob, pool, seal));
+        results.push(await verifyBlob(cache, blob, pool, options));
       } finally {
         await cache.close();
       }
@@ -97,7 +105,7 @@ async function verifyBlob(
   cache: BlobCache,
   blob: BlobInfo,
   pool: DecodePool,
-  seal: Seal | undefined,
+  { seal, refute }: VerifyOptions,
 ): Promise<VerifiedBlob> {
   const { map, data, blobId, mode } = cache;
   const table = await cache.table();
@@ -119,6 +127,11 @@ async function verifyBlob(
         : 'not one chunk is what the image says: encrypted with another key, or of another image';
     return { blobId, checked, damaged: damaged.length, problem };
   }
+  const ids = damaged.map((index) => chunkIdOf(table, index, blob.digester));
+  refute?.(
+    blobId,
+    ids.filter((id) => id !== undefined),
+  );
   for (const index of damaged) map.forget(index);
   return { blobId, checked, damaged: damaged.length };
 }

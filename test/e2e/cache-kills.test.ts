@@ -86,7 +86,7 @@ describe('nydusd: kill -9 on a shared cache', { skip: firstReason(requireFuse(),
       };
       const check = async (): Promise<number> => {
         const opened = openBootstrap(bootstrap);
-        const results = await verifyCache(opened, cache, listCache(cache), silentLogger);
+        const results = await verifyCache(opened, cache, listCache(cache), { logger: silentLogger });
         opened.close();
         for (const { damaged, problem } of results)
           assert.deepEqual({ damaged, problem }, { damaged: 0, problem: undefined });

@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict';
-import { closeSync, openSync, readdirSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
 import { readWhole } from '../../../test/conformance/cache-suite.ts';
@@ -152,3 +162,84 @@ for (const [kind, options, suffix] of kinds) {
     await again.close();
   });
 }
+
+function rowsIn(db: string): { path: string; chunks: number }[] {
+  const reader = new DatabaseSync(db, { readOnly: true });
+  const sql =
+    'SELECT FilePath AS path, count(ChunkId) AS chunks FROM Blobs LEFT JOIN Chunks USING (BlobId) GROUP BY BlobId';
+  const rows = reader.prepare(sql).all() as { path: string; chunks: number }[];
+  reader.close();
+  return rows.map((row) => ({ ...row }));
+}
+
+test('nydusd cache: what is deleted or damaged is no longer offered to other images; ls says what is', async (t) => {
+  const dir = tempDir(t);
+  const shared = sampleData(400_000, 7);
+  const make = (name: string, files: Record<string, Buffer>): MadeImage => {
+    mkdirSync(join(dir, name));
+    const list = Object.entries(files).map(([file, data]) => ({ name: file, data }));
+    return makeImage(join(dir, name), list, { version: 6, compressor: 'zstd' });
+  };
+  const [one, two] = [make('one', { shared }), make('two', { a: sampleData(100_000, 8), shared })];
+  const [workDir, db] = [join(dir, 'cache'), join(dir, 'dedup.db')];
+  const serve = async (image: MadeImage, at: string): Promise<number> => {
+    const instance = await RafsInstance.open({
+      bootstrap: image.bootstrap,
+      id: 'cli',
+      logger: silentLogger,
+      config: instanceConfig({ blobDir: image.blobDir, workDir: at }),
+      decodeThreads: 0,
+      dedupDb: db,
+    });
+    assert.ok((await readWhole(instance, '/shared')).equals(shared));
+    const { dedup_chunks } = instance.metrics().blobcache;
+    await instance.close();
+    return dedup_chunks;
+  };
+  assert.equal(await serve(one, workDir), 0);
+  const path = join(workDir, `${one.blobId}.blob.data`);
+  assert.deepEqual(rowsIn(db), [{ path, chunks: 7 }]);
+  const args = ['--work-dir', workDir, '--dedup-db', db];
+  const listed = await run('cache', 'ls', ...args);
+  assert.match(listed.out, /^BLOB +SIZE +CHUNKS +SHARED +LAST USED +STATE\n[0-9a-f]{64} .* 7 +7 +2/);
+  assert.match((await run('cache', 'ls', ...args, '-o', 'json')).out, /"shared_chunks": 7/);
+  assert.doesNotMatch((await run('cache', 'ls', '--work-dir', workDir, '-o', 'json')).out, /shared_chunks/);
+
+  const fd = openSync(path, 'r+');
+  writeSync(fd, 'wrong', 65536 * 3 + 9);
+  closeSync(fd);
+  assert.equal((await run('cache', 'verify', ...args, '-B', one.bootstrap)).status, 1);
+  assert.deepEqual(rowsIn(db), [{ path, chunks: 6 }]);
+  assert.equal(await serve(two, join(dir, 'other')), 6);
+
+  assert.equal((await run('cache', 'gc', ...args, '--max-size', '0', '--dry-run')).status, 0);
+  assert.equal(rowsIn(db).length, 2, 'a dry run forgets nothing');
+  // what somebody deleted by hand is forgotten with it
+  rmSync(join(dir, 'other'), { recursive: true });
+  assert.equal((await run('cache', 'gc', ...args, '--max-size', '0')).status, 0);
+  assert.deepEqual(rowsIn(db), []);
+  assert.equal(await serve(two, workDir), 0);
+
+  const none = await run('cache', 'ls', '--work-dir', workDir, '--dedup-db', join(dir, 'none.db'));
+  assert.equal(none.status, 1);
+  assert.match(none.err, /there is no dedup database .*none\.db/);
+  assert.equal(existsSync(join(dir, 'none.db')), false);
+});
+
+test('nydusd cache gc: a blob that stays keeps its rows', async (t) => {
+  const dir = tempDir(t);
+  const data = sampleData(200_000, 9);
+  const image = makeImage(dir, [{ name: 'f', data }], { version: 5, compressor: 'none' });
+  const [workDir, db] = [join(dir, 'cache'), join(dir, 'dedup.db')];
+  const config = instanceConfig({ blobDir: image.blobDir, workDir });
+  const options = { bootstrap: image.bootstrap, id: 'cli', logger: silentLogger, config, publishMs: 1 };
+  const instance = await RafsInstance.open({ ...options, decodeThreads: 0, dedupDb: db });
+  await readWhole(instance, '/f');
+  while (rowsIn(db)[0]?.chunks !== 4) await new Promise((resolve) => void setTimeout(resolve, 3));
+  const args = ['--work-dir', workDir, '--dedup-db', db, '--max-size', '0'];
+  assert.match((await run('cache', 'gc', ...args)).out, /stays: in use/);
+  await instance.close();
+  await run('cache', 'pin', '--work-dir', workDir, image.blobId);
+  assert.match((await run('cache', 'gc', ...args)).out, /stays: pinned/);
+  assert.equal(rowsIn(db)[0]?.chunks, 4);
+});

@@ -8,6 +8,7 @@ import type { Seal } from '../../storage/cache/decode.ts';
 import { parseConfig } from '../../storage/config-parse.ts';
 import { command } from '../command.ts';
 import { tableText } from '../table.ts';
+import { dedupOptions, withRows } from './dedup.ts';
 import { cacheOptions, print, readCacheDir } from './shared.ts';
 
 const COLUMNS = [
@@ -39,9 +40,10 @@ export const verify = command({
   name: 'nydusd cache verify',
   summary: 'Compare what is cached of images with their digests',
   description:
-    'Chunks that are damaged are forgotten, so that they are fetched again. A daemon that has the blob open at the moment knows nothing of that until it is started again.',
+    'Chunks that are damaged are forgotten, so that they are fetched again; with --dedup-db they are no longer offered to other images either. A daemon that has the blob open at the moment knows nothing of that until it is started again.',
   options: {
     ...cacheOptions,
+    ...dedupOptions,
     bootstrap: {
       type: 'string',
       short: 'B',
@@ -65,15 +67,18 @@ export const verify = command({
     const logger = { error: warn, warn, info: warn, debug: () => {}, trace: () => {} };
     const results = new Map<string, VerifiedBlob>();
     const seal = sealFrom(values.config);
-    for (const path of values.bootstrap) {
-      const bootstrap = openBootstrap(path);
-      try {
-        for (const blob of await verifyCache(bootstrap, dir, cached, logger, seal))
-          results.set(blob.blobId, blob);
-      } finally {
-        bootstrap.close();
+    await withRows(ctx, values['dedup-db'], dir, async (rows) => {
+      const refute = (blobId: string, ids: readonly string[]): void => rows?.refute(blobId, ids);
+      for (const path of values.bootstrap) {
+        const bootstrap = openBootstrap(path);
+        try {
+          for (const blob of await verifyCache(bootstrap, dir, cached, { logger, seal, refute }))
+            results.set(blob.blobId, blob);
+        } finally {
+          bootstrap.close();
+        }
       }
-    }
+    });
     const list = [...results.values()];
     const rows = list.map((blob) => [
       blob.blobId,

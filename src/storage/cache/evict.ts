@@ -9,6 +9,8 @@ export interface EvictOptions {
   goalBytes?: number;
   /** say what would be done */
   dryRun?: boolean;
+  /** told before a blob is deleted, while nobody can open it */
+  deleting?: (blobId: string) => void;
 }
 
 export interface KeptBlob {
@@ -35,7 +37,7 @@ export function evictBlobs(workDir: string, options: EvictOptions): EvictResult 
   const goal = options.goalBytes ?? options.maxBytes;
   for (const blob of blobs) {
     if (result.after <= goal) break;
-    const reason = evict(workDir, blob, options.dryRun === true);
+    const reason = evict(workDir, blob, options);
     const { blobId, bytes } = blob;
     if (reason !== undefined) result.kept.push({ blobId, bytes, reason });
     else {
@@ -47,12 +49,14 @@ export function evictBlobs(workDir: string, options: EvictOptions): EvictResult 
 }
 
 /** @returns why it stays */
-function evict(workDir: string, blob: CachedBlob, dryRun: boolean): string | undefined {
+function evict(workDir: string, blob: CachedBlob, options: EvictOptions): string | undefined {
   if (blob.pins.includes('kernel')) return 'mounted by the kernel';
   if (blob.pins.includes('user')) return 'pinned';
   try {
     const done = whileUnused(workDir, blob, () => {
-      if (!dryRun) deleteBlob(workDir, blob);
+      if (options.dryRun === true) return true;
+      options.deleting?.(blob.blobId);
+      deleteBlob(workDir, blob);
       return true;
     });
     return done === true ? undefined : 'in use';

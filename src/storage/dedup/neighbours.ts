@@ -10,6 +10,17 @@ const PREFIX: Readonly<Record<DigesterName, string>> = { blake3: 'Blake3', sha25
 /** Chunks that are looked at in one go when a database is filled from a cache. */
 const SLICE = 512;
 
+/** What the database calls a chunk; undefined for one whose digest this image does not know. */
+export function chunkIdOf(table: ChunkTable, index: number, digester: DigesterName): string | undefined {
+  try {
+    const digest = table.digest(index);
+    return digest === undefined ? undefined : `${PREFIX[digester]}:${toHex(digest)}`;
+  } catch {
+    // no file of this image has it: the cache may hold chunks that others of the same blob have
+    return undefined;
+  }
+}
+
 /** Chunks that one other cache file has. */
 export interface Found {
   path: string;
@@ -39,13 +50,7 @@ export class Neighbours {
   }
 
   #idIn(table: ChunkTable, index: number): string | undefined {
-    try {
-      const digest = table.digest(index);
-      return digest === undefined ? undefined : `${PREFIX[this.#digester]}:${toHex(digest)}`;
-    } catch {
-      // no file of this image has it: the cache may hold chunks that others of the same blob have
-      return undefined;
-    }
+    return chunkIdOf(table, index, this.#digester);
   }
 
   #row(index: number): ChunkRow | undefined {
