@@ -226,8 +226,8 @@ test('bodyPatience: as long as an answer may take, longer where a share of the l
   now += 1000;
   transfer.progress(100_000);
   transfer.end(true);
-  assert.deepEqual(patience(), { millis: 655, bytes: 4096 });
+  assert.deepEqual(patience(), { millis: 654, bytes: 4096 });
   const others = [link.start(10), link.start(10), link.start(10), link.start(10)];
-  assert.deepEqual(patience(), { millis: 2621, bytes: 4096 });
+  assert.deepEqual(patience(), { millis: 2618, bytes: 4096 });
   for (const other of others) other.end(false);
 });
