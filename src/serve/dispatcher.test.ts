@@ -251,6 +251,18 @@ test('Dispatcher: a length field that is not the length of the message is EINVAL
   assert.equal(send(Buffer.alloc(0)).length, 0);
 });
 
+test('Dispatcher: an INIT that the kernel repeats gets the same answer again', () => {
+  const { send } = bench(false, 0);
+  const body = Buffer.concat([Buffer.from('070000002d000000000002000b040041', 'hex'), Buffer.alloc(48)]);
+  const first = send(message(Opcode.INIT, 0n, body)).reply;
+  assert.equal(first.readInt32LE(4), 0);
+  const repeated = message(Opcode.INIT, 0n, body);
+  repeated.writeUInt32LE(0x8000_0000, 12);
+  const second = send(repeated).reply;
+  assert.equal(second.readUInt32LE(12), 0x8000_0000);
+  assert.deepEqual(second.subarray(16), first.subarray(16));
+});
+
 test('Dispatcher: before INIT nothing is served', () => {
   assert.equal(
     bench(false, 0)

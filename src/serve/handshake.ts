@@ -14,9 +14,11 @@ import {
   MAX_PAGES,
   MIN_KERNEL_MINOR,
 } from './opcodes.ts';
-import { initIn, initOut, inHeader, outHeader } from './protocol.ts';
+import { initIn, initOut, inHeader, offsetsOf, outHeader } from './protocol.ts';
 
 const { EINVAL, EPROTO } = constants.errno;
+
+const H = offsetsOf(inHeader);
 
 /** Bytes of fuse_init_in that every kernel sends; the rest came with 7.36. */
 export const INIT_IN_COMPAT_SIZE = 16;
@@ -48,7 +50,17 @@ const WANTED2 = InitFlag2.HAS_RESEND;
 /** OPEN and OPENDIR are not answered, so files need no round trip to be opened. */
 const NO_OPEN = InitFlag.NO_OPEN_SUPPORT | InitFlag.NO_OPENDIR_SUPPORT;
 
-/** Answer INIT. A second one is EINVAL; a kernel that is too old is EPROTO. */
+/** Bit 63 of `unique`, in its upper half: the kernel repeats what it was not answered. */
+const RESENT = 0x8000_0000;
+
+function isResent({ request }: Exchange): boolean {
+  return (request.view.getUint32(H.unique + 4, true) & RESENT) !== 0;
+}
+
+/**
+ * Answer INIT. A second one is EINVAL; a kernel that is too old is EPROTO. A repeated one is answered again: a daemon that had taken note
+ * of it died before it could answer, and with an error the kernel would refuse everything for good (ECONNREFUSED).
+ */
 export function init(x: Exchange): number {
   const { view } = x.request;
   const at = inHeader.size;
@@ -56,7 +68,8 @@ export function init(x: Exchange): number {
   const major = initIn.field.major(view, at);
   const minor = initIn.field.minor(view, at);
   if (major < KERNEL_VERSION || (major === KERNEL_VERSION && minor < MIN_KERNEL_MINOR)) return -EPROTO;
-  if (!x.state.claimInit()) return -EINVAL;
+  const before = x.state.claimInit() ? undefined : x.state.agreed;
+  if (before !== undefined && !isResent(x)) return -EINVAL;
   if (major > KERNEL_VERSION) {
     // the kernel reads our major version from this and sends another INIT
     x.state.unclaimInit();
@@ -70,10 +83,11 @@ export function init(x: Exchange): number {
   const offered = initIn.field.flags(view, at);
   const extended = (offered & InitFlag.INIT_EXT) !== 0 && x.length >= inHeader.size + initIn.size;
   const wanted = x.serveOpen ? WANTED : WANTED | NO_OPEN;
-  const flags = wanted & offered & (extended ? -1 : ~InitFlag.INIT_EXT);
+  const fresh = wanted & offered & (extended ? -1 : ~InitFlag.INIT_EXT);
+  const flags = before === undefined ? fresh : Number(before & 0xffff_ffffn) | 0;
   const agreed = Math.min(minor, KERNEL_MINOR_VERSION);
   const offered2 = extended ? initIn.field.flags2(view, at) : 0;
-  const flags2 = (WANTED2 & offered2) >>> 0;
+  const flags2 = before === undefined ? (WANTED2 & offered2) >>> 0 : Number(before >> 32n);
   initOut.write(x.reply.view, out, {
     major: KERNEL_VERSION,
     minor: agreed,

@@ -269,7 +269,11 @@ for (const kind of ['guardian', 'supervisor'] as const) {
         await takeOver(next, supervisor);
         await command(next, '/api/v1/daemon/start');
       }
-      assert.equal(await reader.text, await sha256sum(join(at.image.source, 'file0')).text, daemon.log + next.log);
+      assert.equal(
+        await reader.text,
+        await sha256sum(join(at.image.source, 'file0')).text,
+        daemon.log + next.log,
+      );
       assert.equal(await next.stop(), 0, next.log);
     },
   );

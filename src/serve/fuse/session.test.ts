@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { constants as fsConstants, mkdirSync, writeFileSync } from 'node:fs';
+import { constants as fsConstants, mkdirSync, readSync, writeFileSync } from 'node:fs';
 import { lstat, open, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -14,6 +14,8 @@ import { silentLogger } from '../../base/log.ts';
 import { RafsInstance } from '../../rafs/instance.ts';
 import { parseConfig } from '../../storage/config-parse.ts';
 import { Fop } from '../counters.ts';
+import { InitFlag, InitFlag2, Opcode } from '../opcodes.ts';
+import { mountDevice } from './device.ts';
 import { FuseSession, type FuseMountOptions } from './session.ts';
 
 const skip = firstReason(requireRoot(), requireFuse(), skipUnlessGolden('fuse', 'images', 'fusetree-v6'));
@@ -276,3 +278,31 @@ test('FuseSession: O_RDONLY alone is served when opens are asked for', { skip },
   await session.unmount();
   await instance.close();
 });
+
+test(
+  'FuseSession: a daemon that died before it answered INIT has a successor',
+  { skip, timeout: 30_000 },
+  async (t) => {
+    const mountpoint = join(tempDir(t), 'mnt');
+    mkdirSync(mountpoint);
+    const deviceFd = await mountDevice(mountpoint, silentLogger);
+    // what the daemon before has read, taken note of, and not answered
+    const request = Buffer.alloc(1 << 17);
+    assert.equal(readSync(deviceFd, request) >= 56, true);
+    assert.equal(request.readUInt32LE(4), Opcode.INIT);
+    const offered = (BigInt(request.readUInt32LE(56)) << 32n) | BigInt(request.readUInt32LE(52));
+    const agreed =
+      offered & ((BigInt(InitFlag2.HAS_RESEND) << 32n) | BigInt(InitFlag.INIT_EXT | InitFlag.ASYNC_READ));
+    const options = { mountpoint, threads: 2, serveOpen: true, hold: false, logger: silentLogger };
+    const session = FuseSession.adopt(options, deviceFd, {
+      offered,
+      agreed,
+      directories: [],
+      next: { index: 1, ino: 2 },
+    });
+    t.after(() => session.unmount());
+    await session.resume();
+    await session.drain('resend');
+    assert.deepEqual(await readdir(mountpoint), []);
+  },
+);
