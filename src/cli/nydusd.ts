@@ -2,9 +2,11 @@
 import { command, program, type CommandContext, type Values } from './command.ts';
 import { fuseOptions } from './nydusd-options.ts';
 import { runProgram, type ProgramIo } from './run.ts';
+import { expectMappedFiles } from '../base/garbage-collector.ts';
 import { startSpareWorker } from '../serve/fuse/spare-thread.ts';
 
 async function serve(ctx: CommandContext, values: Values<typeof fuseOptions>): Promise<number> {
+  expectMappedFiles();
   if ((values.driver ?? 'fuse') === 'fuse') startSpareWorker();
   const { serveFuse } = await import('./nydusd-serve.ts');
   return serveFuse(ctx, values);

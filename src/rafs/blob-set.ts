@@ -1,6 +1,6 @@
 // The blobs of an image for one pass over all of its data: chunks come verified into memory, nothing is kept on disk.
 // Source: blob-and-cache.md 17.1, 18.3.
-import { cpus } from 'node:os';
+import { availableParallelism } from 'node:os';
 import { BackendError } from '../base/errors.ts';
 import { MIB } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
@@ -75,7 +75,9 @@ export class BlobSet {
     const { bootstrap, backend, logger } = options;
     const { image } = bootstrap;
     for (const blob of image.blobs) refuseUnsupported(blob, image.super.version);
-    const pool = new DecodePool(options.decodeThreads ?? Math.min(cpus().length, MAX_DECODE_THREADS));
+    const pool = new DecodePool(
+      options.decodeThreads ?? Math.min(availableParallelism(), MAX_DECODE_THREADS),
+    );
     const blobs: (OpenBlob | undefined)[] = [];
     const set = new BlobSet(blobs, pool);
     try {

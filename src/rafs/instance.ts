@@ -1,6 +1,6 @@
 // One mounted image: its bootstrap, the caches of its blobs, its backend. Lives on the main thread; other threads read what
 // is local through LocalReader and come here with the rest. Source: blob-and-cache.md 17, 18; nydusd.md 7.5.
-import { cpus } from 'node:os';
+import { availableParallelism } from 'node:os';
 import { BackendError, messageOf, UsageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { newAttr, type ChunkRef, type RafsImage } from '../format/image.ts';
@@ -182,7 +182,7 @@ export class RafsInstance {
     let dedup: ChunkDatabase | undefined;
     const pool =
       options.decodeThreads === undefined
-        ? acquireDecodePool(Math.min(cpus().length, MAX_DECODE_THREADS))
+        ? acquireDecodePool(Math.min(availableParallelism(), MAX_DECODE_THREADS))
         : new DecodePool(options.decodeThreads);
     try {
       checkCache(cache, image.super.version);
