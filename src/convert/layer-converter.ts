@@ -8,6 +8,7 @@ import { blobDescriptor } from './blob-descriptor.ts';
 import type { BuildCache } from './build-cache.ts';
 import type { ConvertContext, ConvertMetrics } from './convert.ts';
 import type { Dictionary } from './dictionary.ts';
+import { isExhausted } from './exhausted.ts';
 import type { ExternalBuilder } from './external-builder.ts';
 import { buildLayer, type BlobOptions, type BuiltLayer, type LayerContext } from './layer.ts';
 import { hexOf, type Descriptor } from './oci.ts';
@@ -99,7 +100,7 @@ export class LayerConverter {
     // the bytes may have changed on the way: one more look tells
     if (odd) return source.remote && failed === 1 ? 0 : undefined;
     if (!(error instanceof RegistryError) || !(error.retryable || isLostUpload(error))) return undefined;
-    if (failed > options.retries) return undefined;
+    if (failed > options.retries || isExhausted(error)) return undefined;
     return error.retryAfterMs ?? backoff(failed, options.retryDelayMs, MAX_WAIT_MS, Math.random());
   }
 

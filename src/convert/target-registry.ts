@@ -11,6 +11,7 @@ import type { RegistryTransport } from '../registry/transport.ts';
 import { isManifestType, type Descriptor } from './oci.ts';
 import type { LayerInput } from './source.ts';
 import type { BlobStreamTarget, ImageTarget } from './target.ts';
+import { exhausted } from './exhausted.ts';
 
 /** Longest wait between two uploads of one thing. */
 const MAX_WAIT_MS = 60_000;
@@ -56,7 +57,8 @@ class RegistryTarget implements ImageTarget {
         return;
       } catch (error) {
         signal.throwIfAborted();
-        if (!(error instanceof RegistryError) || !error.retryable || failed > retries) throw error;
+        if (!(error instanceof RegistryError) || !error.retryable) throw error;
+        if (failed > retries) throw exhausted(error);
         const wait = error.retryAfterMs ?? backoff(failed, retryDelayMs, MAX_WAIT_MS, Math.random());
         logger.warn(
           `push of ${what} failed: ${error.message}; retry ${failed} of ${retries} in ${Math.round(wait)} ms`,

@@ -16,7 +16,7 @@ export interface HttpRequest {
   signal?: AbortSignal | undefined;
   /** whole request including its body, 0 = no limit */
   totalTimeoutMs?: number;
-  /** URL of an HTTP proxy; undefined = direct */
+  /** URL of an HTTP proxy; undefined = what the client's options say, else direct */
   proxy?: string | undefined;
 }
 
@@ -37,10 +37,13 @@ export interface HttpOptions {
   userAgent?: string;
   /** every request goes to this Unix socket */
   socketPath?: string | undefined;
+  /** proxy of requests that name none */
+  proxyFor?: ((url: URL) => string | undefined) | undefined;
 }
 
 const DEFAULTS: Required<HttpOptions> = {
   socketPath: undefined,
+  proxyFor: undefined,
   skipVerify: false,
   ca: [],
   systemCa: false,
@@ -275,7 +278,8 @@ export class HttpClient {
     request: HttpRequest,
     options: Omit<Dispatcher.RequestOptions, 'origin' | 'path'>,
   ): Promise<Dispatcher.ResponseData> {
-    const { url, proxy } = request;
+    const { url } = request;
+    const proxy = request.proxy ?? this.#options.proxyFor?.(url);
     const path = url.pathname + url.search;
     if (proxy === undefined)
       return (await this.#agent(url.protocol)).request({ ...options, origin: url.origin, path });

@@ -33,6 +33,8 @@ export interface TransportOptions {
   headersTimeoutMs?: number;
   idleTimeoutMs?: number;
   userAgent?: string;
+  /** the proxy of a URL, undefined = none */
+  proxyFor?: (url: URL) => string | undefined;
   logger?: Logger;
   clock?: () => number;
   random?: () => number;
@@ -86,6 +88,7 @@ export class RegistryTransport {
       headersTimeoutMs: options.headersTimeoutMs ?? 60_000,
       idleTimeoutMs: options.idleTimeoutMs ?? 30_000,
       userAgent: options.userAgent ?? 'nydus-ts',
+      proxyFor: options.proxyFor,
     });
     this.authorizer = new Authorizer({
       host: options.host,

@@ -8,7 +8,7 @@ import { localConfig, startDaemon } from '../support/daemon.ts';
 import { firstReason, repoRoot, requireFuse, requireRoot, tempDir } from '../support/golden.ts';
 import { requirePeer } from '../support/prerequisites.ts';
 import { compareTrees } from '../support/tree-manifest.ts';
-import { verifyAws } from '../support/verify-signature.ts';
+import { verifyAws, verifyOss } from '../support/verify-signature.ts';
 import {
   bootstrapOf,
   contents,
@@ -16,6 +16,7 @@ import {
   directories,
   extractAll,
   fatalOf,
+  good,
   makeSample,
   nydusify,
   OCI_LAYER,
@@ -107,6 +108,45 @@ describe('nydusify convert with a backend', { skip }, () => {
     assert.match(fatalOf(refused), /HEAD .*: 403/);
     assert.equal(refused.stderr.includes('s3cret'), false);
   });
+
+  it(
+    '--backend-type oss: blobs become objects, and check reads them back through nydusd',
+    { skip: requireFuse() },
+    async (t) => {
+      const { work, args, layout } = makeSample(tempDir(t));
+      const bucket = await BucketServer.start(t, {
+        verify: (request) => verifyOss(request, { AK: SECRET }, 'images'),
+      });
+      const config = {
+        scheme: 'http',
+        endpoint: 'oss.example.test',
+        bucket_name: 'images',
+        object_prefix: 'nydus/',
+        access_key_id: 'AK',
+        access_key_secret: SECRET,
+      };
+      // the bucket's host does not resolve here: its server stands in as a proxy
+      const env = { HTTP_PROXY: `http://127.0.0.1:${bucket.port}` };
+      const target = join(work, 'target/');
+      const backend = ['--backend-type', 'oss', '--backend-config', JSON.stringify(config)];
+      await converted(args(target, backend), env);
+      assert.equal(readJson<Manifest>(target, rootOf(target)).layers.length, 1);
+      assert.equal(bucket.objects.size, 3);
+      for (const [path, bytes] of bucket.objects) assert.equal(path, `/nydus/${sha256(bytes)}`);
+      bucket.requests.length = 0;
+      const images = ['--source', 'example.org/app:1.0', '--source-archive', layout.dir];
+      images.push('--target', 'example.org/app:1.0-nydus', '--target-archive', target);
+      const flags = ['--platform', 'linux/amd64', '--work-dir', join(work, 'checked')];
+      const reading = { ...config, proxy: { url: env.HTTP_PROXY, ping_url: '' } };
+      const where = ['--target-backend-type', 'oss', '--target-backend-config', JSON.stringify(reading)];
+      const checked = await good(['check', ...images, ...flags, ...where]);
+      assert.match(checked.stderr, /compared 14 entries/);
+      assert.ok(bucket.requests.some((line) => line.startsWith('GET /nydus/')));
+      const wrong = JSON.stringify({ ...config, access_key_secret: 'wrong/s3cret' });
+      const again = args(join(work, 'no/'), ['--backend-type', 'oss', '--backend-config', wrong]);
+      assert.match(fatalOf(await nydusify(['convert', ...again], env)), /HEAD .*: 403/);
+    },
+  );
 
   it('--nydus-image: another builder makes the same image', async (t) => {
     const { work, args } = makeSample(tempDir(t));

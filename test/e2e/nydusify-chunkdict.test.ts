@@ -14,8 +14,10 @@ import {
   bootstrapOf,
   converted,
   fatalOf,
+  good,
   Layout,
   nydusify,
+  OCI_INDEX,
   OCI_LAYER,
   OCI_MANIFEST,
   PREFIX,
@@ -24,7 +26,6 @@ import {
   rootOf,
   tarOf,
   type Descriptor,
-  type Ended,
   type Manifest,
 } from './nydusify-sample.ts';
 
@@ -42,12 +43,6 @@ function sourceImage(work: string, name: string): string[] {
   const image = layout.image([tar], 'amd64', [layout.put(gzipSync(tar), `${OCI_LAYER}+gzip`)]);
   layout.index([{ ...image, annotations: { 'org.opencontainers.image.ref.name': '1' } }]);
   return ['--source', 'example.org/app:1', '--source-archive', layout.dir, '--platform', 'linux/amd64'];
-}
-
-async function good(args: string[]): Promise<Ended> {
-  const result = await nydusify(args);
-  assert.equal(result.status, 0, result.stderr);
-  return result;
 }
 
 /** An image of a registry as a layout. */
@@ -182,6 +177,60 @@ test(
     );
   },
 );
+
+test('nydusify chunkdict generate: --all-platforms takes every image of an index', { skip }, async (t) => {
+  const work = tempDir(t);
+  await using server = await RegistryServer.start({ dir: join(work, 'registry') });
+  const layout = new Layout(join(work, 'source'));
+  const entries = ['amd64', 'arm64'].map((architecture) => {
+    const tree = join(work, architecture);
+    mkdirSync(tree);
+    writeFileSync(join(tree, 'shared'), SHARED);
+    writeFileSync(join(tree, 'own'), noise(architecture, 50_000));
+    const tar = tarOf(tree);
+    const image = layout.image([tar], architecture, [layout.put(gzipSync(tar), `${OCI_LAYER}+gzip`)]);
+    return { ...image, platform: { os: 'linux', architecture } };
+  });
+  const root = layout.json({ schemaVersion: 2, mediaType: OCI_INDEX, manifests: entries }, OCI_INDEX);
+  layout.index([{ ...root, annotations: { 'org.opencontainers.image.ref.name': '1' } }]);
+  const [one, dict] = [`${server.host}/lib/app:1`, `${server.host}/lib/app:dict`];
+  const tmp = ['--work-dir', join(work, 'tmp'), '--all-platforms'];
+  const source = ['--source', 'example.org/app:1', '--source-archive', layout.dir];
+  await converted([...source, '--target', one, ...tmp]);
+  const output = join(work, 'output');
+  mkdirSync(output);
+  const flags = ['--sources', one, '--target', dict, '--work-dir', output];
+  await good(['chunkdict', 'generate', ...flags, '--all-platforms']);
+  const name = `${server.host}:lib:app`;
+  assert.deepEqual(
+    readdirSync(output)
+      .filter((entry) => entry.startsWith(name))
+      .sort(),
+    [`${name}-linux-amd64:1`, `${name}-linux-arm64:1`],
+  );
+  const database = new DatabaseSync(join(output, 'database.db'));
+  t.after(() => database.close());
+  const rows = database
+    .prepare(
+      'SELECT image_reference AS image, version, count(*) AS chunks FROM chunk GROUP BY 1, 2 ORDER BY 1',
+    )
+    .all();
+  assert.deepEqual(
+    rows.map((row) => ({ ...row })),
+    [
+      { image: 'app-linux-amd64', version: '1', chunks: 3 },
+      { image: 'app-linux-arm64', version: '1', chunks: 3 },
+    ],
+  );
+  const { layers } = await pulled(dict, join(work, 'dict'));
+  assert.deepEqual(
+    layers.map(({ mediaType }) => mediaType === BLOB),
+    [true, false],
+  );
+  // one platform alone shares with nobody
+  const alone = await good(['chunkdict', 'generate', ...flags, '--platform', 'linux/arm64']);
+  assert.match(alone.stderr, /pushed the chunk dictionary/);
+});
 
 test('nydusify chunkdict generate: mistakes', async (t) => {
   const work = tempDir(t);

@@ -2,7 +2,7 @@
 // show nowhere. And with upstream's builder.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import {
@@ -75,17 +75,22 @@ test('nydusify: docker-registry with tokens that end after 2 s', { skip }, async
   assert.ok(!refused.stderr.includes('mistaken') && !refused.stderr.includes(wrong), refused.stderr);
 });
 
-test('nydusify: a private CA is named by SSL_CERT_FILE, as upstream has it', { skip }, async (t) => {
-  const sample = makeSample(tempDir(t));
-  const { work } = sample;
-  const from = ['--source', `file://${sample.layout.dir}`];
-  const { keyFile, certFile } = makeCertificate(work);
-  const host = await dockerRegistry(t, work, [], `, tls: {certificate: ${certFile}, key: ${keyFile}}`);
-  await throughRegistry(work, from, host, { SSL_CERT_FILE: certFile });
-  const untrusted = await nydusify(['copy', ...from, '--target', `${host}/lib/app:1`]);
-  assert.match(fatalOf(untrusted), /certificate is not trusted/);
-  assert.match(untrusted.stderr, /hint="[^"]*SSL_CERT_FILE/);
-});
+for (const name of ['SSL_CERT_FILE', 'SSL_CERT_DIR']) {
+  test(`nydusify: a private CA is named by ${name}, as upstream has it`, { skip }, async (t) => {
+    const sample = makeSample(tempDir(t));
+    const { work } = sample;
+    const from = ['--source', `file://${sample.layout.dir}`];
+    const { keyFile, certFile } = makeCertificate(work);
+    const trusted = join(work, 'trusted');
+    mkdirSync(trusted);
+    copyFileSync(certFile, join(trusted, 'ca.pem'));
+    const host = await dockerRegistry(t, work, [], `, tls: {certificate: ${certFile}, key: ${keyFile}}`);
+    await throughRegistry(work, from, host, { [name]: name === 'SSL_CERT_DIR' ? trusted : certFile });
+    const untrusted = await nydusify(['copy', ...from, '--target', `${host}/lib/app:1`]);
+    assert.match(fatalOf(untrusted), /certificate is not trusted/);
+    assert.match(untrusted.stderr, /hint="[^"]*SSL_CERT_FILE/);
+  });
+}
 
 /** All that a conversion showed or wrote, until it was killed after its first layer. */
 async function tracesOf(

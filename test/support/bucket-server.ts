@@ -1,4 +1,4 @@
-// An object store for tests of uploads: single and multipart, signatures verified, in memory. Sources: Amazon S3 API and
+// An object store for tests: uploads, single and multipart, and ranged reads; signatures verified, in memory. Sources: Amazon S3 API and
 // Alibaba Cloud OSS API, PutObject and multipart upload.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -66,6 +66,17 @@ export class BucketServer {
     if (request.method === 'HEAD') {
       const object = this.objects.get(path);
       return object === undefined ? end(404) : end(200, { 'Content-Length': String(object.length) });
+    }
+    if (request.method === 'GET' && upload === null) {
+      const object = this.objects.get(path);
+      if (object === undefined) return end(404, {}, '<Error><Code>NoSuchKey</Code></Error>');
+      const [, from = '0', to = ''] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '') ?? [];
+      const last = Math.min(object.length - 1, to === '' ? object.length - 1 : Number(to));
+      const part = object.subarray(Number(from), last + 1);
+      const range = { 'Content-Range': `bytes ${from}-${last}/${object.length}` };
+      const partial = request.headers.range !== undefined;
+      response.writeHead(partial ? 206 : 200, { 'Content-Length': part.length, ...(partial ? range : {}) });
+      return void response.end(part);
     }
     if (request.method === 'POST' && url.searchParams.has('uploads')) {
       const id = `upload-${this.#uploads.size}+/=`;

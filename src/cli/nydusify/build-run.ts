@@ -146,6 +146,7 @@ async function pushObjects(
   files: readonly Pushed[],
 ): Promise<void> {
   const { objectStore } = await import('../../convert/backend/object-store.ts');
+  const { environmentProxy } = await import('../../registry/environment-proxy.ts');
   const { blob_prefix: _, meta_prefix: __, ...section } = choice.config;
   for (const { prefix, file } of files) {
     const store = objectStore({
@@ -153,6 +154,7 @@ async function pushObjects(
       config: { ...section, ...(prefix === '' ? {} : { object_prefix: prefix }) },
       retries: PUSH_RETRIES,
       retryDelayMs: PUSH_RETRY_MS,
+      proxyFor: environmentProxy(ctx.env),
       logger: ctx.log,
     });
     try {

@@ -140,14 +140,22 @@ async function openStore(ctx: NydusifyContext, plan: ConvertPlan, choice: Backen
   const { type, config } = choice;
   if (type === 'localfs')
     return (await import('../../convert/backend/localfs-store.ts')).localfsStore(config);
-  const [{ objectStore }, { openBackendChoice }] = await Promise.all([
+  const [{ objectStore }, { openBackendChoice }, { environmentProxy }] = await Promise.all([
     import('../../convert/backend/object-store.ts'),
     import('./open-backend.ts'),
+    import('../../registry/environment-proxy.ts'),
   ]);
   // the keys are those of nydusd, which checks them
   await openBackendChoice(choice, ctx.log).close();
   const { retries, retryDelayMs } = plan.options;
-  return objectStore({ type: type === 's3' ? 's3' : 'oss', config, retries, retryDelayMs, logger: ctx.log });
+  return objectStore({
+    type: type === 's3' ? 's3' : 'oss',
+    config,
+    retries,
+    retryDelayMs,
+    proxyFor: environmentProxy(ctx.env),
+    logger: ctx.log,
+  });
 }
 
 async function openTarget(ctx: NydusifyContext, plan: ConvertPlan, run: RunDirectory): Promise<ImageTarget> {

@@ -9,9 +9,11 @@ import { Annotation, hexOf, MediaType } from '../../convert/oci.ts';
 import { openLocalSource } from '../../convert/open-source.ts';
 import type { ParsedImage } from '../../convert/check/parsed-image.ts';
 import type { ImageSource } from '../../convert/source.ts';
+import { environmentProxy } from '../../registry/environment-proxy.ts';
 import { apiHost, formatReference, parseReference, type Reference } from '../../registry/reference.ts';
 import type { RegistryTransport } from '../../registry/transport.ts';
 import { readBackend, type BackendChoice } from './backend-flags.ts';
+import { caFiles } from './ca-files.ts';
 import type { NydusifyContext } from './context.ts';
 import { openRegistrySource, openTransport } from './registry-client.ts';
 
@@ -58,10 +60,14 @@ export async function openSide(
   return { reference, source, transport, insecure, backend, blobDir: undefined };
 }
 
-/** The proxy that the environment names, as nydusd's configuration has it. */
-function proxySection(env: NydusifyContext['env'], scheme: string): Record<string, unknown> | undefined {
-  const url = (scheme === 'https' ? env['HTTPS_PROXY'] : undefined) ?? env['HTTP_PROXY'] ?? '';
-  return url === '' ? undefined : { url, fallback: true, ping_url: '' };
+/**
+ * The proxy that the environment names, as nydusd's configuration has it. Like upstream, HTTP_PROXY serves for https as well; what
+ * NO_PROXY excludes, and this machine, are asked directly.
+ */
+function proxySection(env: NydusifyContext['env'], scheme: string, host: string): object | undefined {
+  const https = env['HTTPS_PROXY'] ?? env['https_proxy'] ?? env['HTTP_PROXY'] ?? env['http_proxy'];
+  const url = environmentProxy({ ...env, HTTPS_PROXY: https })(new URL(`${scheme}://${host}/`));
+  return url === undefined ? undefined : { url, fallback: true, ping_url: '' };
 }
 
 /** The registry of a reference as a backend. */
@@ -74,8 +80,8 @@ async function registrySection(
   const { DockerCredentials } = await import('../../registry/credentials.ts');
   const found = await new DockerCredentials({ env: ctx.env as NodeJS.ProcessEnv }).lookup(reference.host);
   const { username = '', password = '' } = (found ?? {}) as { username?: string; password?: string };
-  const proxy = proxySection(ctx.env, scheme);
-  const ca = scheme === 'https' ? (ctx.env['SSL_CERT_FILE'] ?? '') : '';
+  const proxy = proxySection(ctx.env, scheme, apiHost(reference.host));
+  const ca = scheme === 'https' ? caFiles(ctx.env) : [];
   return {
     type: 'registry',
     config: {
@@ -86,7 +92,7 @@ async function registrySection(
         ? {}
         : { auth: Buffer.from(`${username}:${password}`).toString('base64') }),
       skip_verify: side.insecure,
-      ...(ca === '' ? {} : { ca_cert_files: [resolve(ca)] }),
+      ...(ca.length === 0 ? {} : { ca_cert_files: ca }),
       ...(proxy === undefined ? {} : { proxy }),
     },
   };

@@ -27,8 +27,8 @@ export const nydusify = program({
   description:
     'Flags stand before arguments, with one dash or two; those of the program stand before the command. A flag that ' +
     'names a variable in brackets takes its value from the environment where the command line has none. Credentials of ' +
-    "registries are those of docker login. A private CA is trusted when the system's store has it, or when SSL_CERT_FILE names " +
-    'its certificate.',
+    "registries are those of docker login. A private CA is trusted when the system's store has it, or when " +
+    'SSL_CERT_FILE or SSL_CERT_DIR names its certificate. HTTP_PROXY, HTTPS_PROXY and NO_PROXY are honoured.',
   options: shownOptions(globalFlags),
   subcommands: {
     convert: {

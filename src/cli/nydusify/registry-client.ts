@@ -11,9 +11,10 @@ export async function openTransport(
   reference: string,
   options: { insecure: boolean; plainHttp?: boolean },
 ): Promise<RegistryTransport> {
-  const [{ RegistryTransport }, { DockerCredentials }] = await Promise.all([
+  const [{ RegistryTransport }, { DockerCredentials }, { environmentProxy }] = await Promise.all([
     import('../../registry/transport.ts'),
     import('../../registry/credentials.ts'),
+    import('../../registry/environment-proxy.ts'),
   ]);
   return new RegistryTransport({
     host: parseReference(reference).host,
@@ -21,6 +22,7 @@ export async function openTransport(
     insecure: options.insecure,
     systemCa: true,
     credentials: new DockerCredentials({ env: ctx.env as NodeJS.ProcessEnv }),
+    proxyFor: environmentProxy(ctx.env),
     logger: ctx.log,
   });
 }

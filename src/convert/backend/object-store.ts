@@ -12,6 +12,7 @@ import { backoff, parseRetryAfter, pause } from '../../registry/retry.ts';
 import { readOssConfig, readS3Config, type S3Config } from '../../storage/backend/object-store.ts';
 import { encodePath, signOss, signS3 } from '../../storage/backend/signing.ts';
 import type { BlobStore } from './blob-store.ts';
+import { exhausted } from '../exhausted.ts';
 
 /** Bytes of one request; pieces of a large object are larger where their number would pass what stores take. */
 const PIECE_SIZE = 32 * 1024 * 1024;
@@ -29,8 +30,8 @@ export interface ObjectStoreOptions {
   retryDelayMs: number;
   logger: Logger;
   pieceSize?: number;
-  /** URL of an HTTP proxy for all requests; absent = direct */
-  proxy?: string;
+  /** the proxy of a URL, undefined = none */
+  proxyFor?: (url: URL) => string | undefined;
 }
 
 type Query = readonly (readonly [name: string, value: string])[];
@@ -106,7 +107,7 @@ class ObjectStore implements BlobStore {
           headers: { ...headers, ...length },
           body,
           signal,
-          proxy: this.#options.proxy,
+          proxy: this.#options.proxyFor?.(url),
         });
         const text = (await answer.bytes(MAX_ANSWER)).toString();
         const { status } = answer;
@@ -129,7 +130,8 @@ class ObjectStore implements BlobStore {
       } catch (error) {
         signal.throwIfAborted();
         const { retries, retryDelayMs, logger } = this.#options;
-        if (!(error instanceof RegistryError) || !error.retryable || failed > retries) throw error;
+        if (!(error instanceof RegistryError) || !error.retryable) throw error;
+        if (failed > retries) throw exhausted(error);
         const wait = error.retryAfterMs ?? backoff(failed, retryDelayMs, MAX_WAIT_MS, Math.random());
         logger.warn(`${error.message}; retry ${failed} of ${retries} in ${Math.round(wait)} ms`);
         await pause(wait, signal);
