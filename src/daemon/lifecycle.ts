@@ -143,6 +143,7 @@ async function start<I extends ImageInstance>(
           hold: false,
           logger,
           apisock,
+          driverOfMounts: options.driver,
           detachWhenComplete: options.detachWhenComplete,
           writable: options.writable,
         },
@@ -237,6 +238,7 @@ async function startServing<I extends ImageInstance>(
     logger,
     whileStarting: () => starting.resolve(),
     driver: options.driver ?? initial?.parsed?.config.driver,
+    driverOfMounts: options.driver,
     detachWhenComplete,
     apisock,
   });

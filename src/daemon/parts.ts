@@ -2,6 +2,7 @@
 // daemon starts; tests bring their own.
 import type { Logger } from '../base/log.ts';
 import type { RafsImage } from '../format/image.ts';
+import type { Inheritance } from '../serve/erofs/left.ts';
 import type { ConfigV2, DriverChoice } from '../storage/config.ts';
 
 /** Counters of the operations of one mount. Source: nydusd.md 6.1. */
@@ -47,6 +48,8 @@ export interface AttachOptions {
   /** seconds since 1970, shown as the time of inodes without one */
   mountedAtSec: number;
   accounting: Accounting;
+  /** who is to serve it, as its configuration has it */
+  driver?: DriverChoice | undefined;
   /** a writable layer over it */
   overlay?: { upperDir: string; workDir: string } | undefined;
 }
@@ -67,6 +70,8 @@ export interface DriverInfo {
   name: 'fuse' | 'fileio' | 'fanotify';
   /** drivers that were tried before it, each with what is wrong */
   fallbacks: string[];
+  /** places inside a FUSE mount that the kernel serves by itself */
+  mounts?: Record<string, 'fileio' | 'fanotify'>;
 }
 
 /** Where something is mounted, in the kernel's eyes. */
@@ -93,6 +98,8 @@ export interface Handover extends HandoverConnection {
   places: readonly HandoverPlace[];
   /** name below /sys/fs/fuse/connections */
   connectionId: number;
+  /** what the kernel serves inside the mount: a supervisor gets it with `fd` in one descriptor */
+  kernel?: readonly Inheritance[];
 }
 
 /** What happens to requests that a daemon before has read and not answered. */
@@ -143,6 +150,8 @@ export interface SessionOptions {
   driver?: DriverChoice | undefined;
   /** end, leaving a mount of the kernel, once everything is local */
   detachWhenComplete?: boolean | undefined;
+  /** who is to serve images that come by API, where the command line says so */
+  driverOfMounts?: DriverChoice | undefined;
   /** what a successor is found by */
   apisock?: string | undefined;
   /** answer OPEN and OPENDIR instead of telling the kernel not to send them */

@@ -1,14 +1,27 @@
 // The filesystem side as it is: FUSE sessions of serve/, images of rafs/. Loaded when the daemon starts.
+import { closeSync, existsSync } from 'node:fs';
 import { UsageError } from '../base/errors.ts';
 import { RafsInstance } from '../rafs/instance.ts';
 import { detachDeadMounts } from '../serve/fuse/dead-mounts.ts';
+import type { Inheritance } from '../serve/erofs/left.ts';
+import { KERNEL_DRIVERS, recordPath } from '../serve/erofs/record-path.ts';
+import { fuseMountOf } from '../serve/fuse/mount-info.ts';
 import { FuseSession, type MountSource } from '../serve/fuse/session.ts';
 import { dropSpareWorker } from '../serve/fuse/spare-thread.ts';
 import type { SharedDirectory } from '../serve/passthrough/passthrough-fs.ts';
 import type { DriverChoice } from '../storage/config.ts';
 import { SharedStorage } from '../storage/shared-storage.ts';
+import { CoveredSession } from './covered-session.ts';
+import type { Covers } from './covers.ts';
 import { OverlaySession, type OverlayCalls } from './overlay-session.ts';
-import type { DaemonParts, Handover, MountSession, MountTarget, SessionOptions } from './parts.ts';
+import type {
+  DaemonParts,
+  Handover,
+  HandoverConnection,
+  MountSession,
+  MountTarget,
+  SessionOptions,
+} from './parts.ts';
 
 /** The daemon hands back what it got from `realParts`. */
 function sourceOf(target: MountTarget<RafsInstance>): MountSource {
@@ -47,9 +60,52 @@ function mountSession(session: FuseSession, serveOpen: boolean): MountSession<Ra
 
 async function mountFuse(options: SessionOptions): Promise<MountSession<RafsInstance>> {
   await detachDeadMounts(options.mountpoint, options.logger);
+  await discardLeft(options);
   const mounting = FuseSession.mount(options);
   if (options.whileStarting !== undefined) setImmediate(options.whileStarting);
-  return mountSession(await mounting, options.serveOpen);
+  return covered(mountSession(await mounting, options.serveOpen), options);
+}
+
+/** Whether a daemon before has left something that the kernel serves. */
+function leftBy({ apisock, mountpoint }: SessionOptions): string[] {
+  return KERNEL_DRIVERS.map((driver) => recordPath(apisock, mountpoint, driver)).filter(existsSync);
+}
+
+/** What the kernel served of a daemon that died, and nobody goes on with. */
+async function discardLeft(options: SessionOptions): Promise<void> {
+  const paths = leftBy(options);
+  // a FUSE mount that is there waits for its next daemon: the way to what is mounted in it is not served
+  if (paths.length === 0 || fuseMountOf(options.mountpoint) !== undefined) return;
+  const { discardRecord } = await import('../serve/erofs/left.ts');
+  for (const path of paths) discardRecord(path, options.logger);
+}
+
+/** Images may ask to be served by the kernel. */
+function covered(
+  session: MountSession<RafsInstance>,
+  { mountpoint, apisock, logger, driverOfMounts: driver }: SessionOptions,
+  covers?: Covers,
+): MountSession<RafsInstance> {
+  return new CoveredSession(session, { mountpoint, apisock, logger, driver, covers });
+}
+
+/** Go on with a connection, and with what the kernel serves inside its mount. */
+async function adoptFuse(
+  options: SessionOptions,
+  fd: number,
+  before: HandoverConnection,
+  inherited: readonly Inheritance[],
+): Promise<MountSession<RafsInstance>> {
+  if (before.offered === 0n) throw new UsageError('the daemon before had not been answered by the kernel');
+  const { apisock, mountpoint, logger } = options;
+  let covers: Covers | undefined;
+  if (inherited.length > 0 || leftBy(options).length > 0) {
+    const { Covers } = await import('./covers.ts');
+    const places = { mountpoint, apisock, logger };
+    covers = inherited.length > 0 ? new Covers(places, inherited) : Covers.takeOver(places);
+  }
+  const session = FuseSession.adopt(options, fd, before);
+  return covered(mountSession(session, options.serveOpen), options, covers);
 }
 
 /** By the kernel itself where it can; without an image there is nothing that it could mount. */
@@ -98,9 +154,19 @@ export const realParts: DaemonParts<RafsInstance> = {
   },
   adopt: async (options, fd, before) => {
     const { isParcel } = await import('../serve/guardian/parcel.ts');
-    if (isParcel(fd)) return adoptKernel(options, fd);
-    if (before.offered === 0n) throw new UsageError('the daemon before had not been answered by the kernel');
-    return withLayers(mountSession(FuseSession.adopt(options, fd, before), options.serveOpen), options);
+    if (!isParcel(fd)) return withLayers(await adoptFuse(options, fd, before, []), options);
+    const { openConnection } = await import('../serve/erofs/left.ts');
+    const opened = openConnection(fd);
+    if (opened === undefined) return adoptKernel(options, fd);
+    const { connection, inherited } = opened;
+    try {
+      const session = await adoptFuse(options, connection, before, inherited);
+      closeSync(fd);
+      return withLayers(session, options);
+    } catch (error) {
+      for (const each of [connection, ...inherited.flatMap(({ fds }) => fds)]) closeSync(each);
+      throw error;
+    }
   },
   open: async (options) => {
     storage ??= new SharedStorage();

@@ -66,6 +66,7 @@ export function attachOptions(config: ConfigV2 | undefined): AttachOptions {
     enableXattr: config?.rafs?.enable_xattr ?? false,
     mountedAtSec: Math.floor(Date.now() / 1000),
     accounting: accountingOf(config),
+    driver: config?.driver,
     overlay: config?.overlay
       ? { upperDir: config.overlay.upper_dir, workDir: config.overlay.work_dir }
       : undefined,

@@ -103,7 +103,7 @@ async function assertGone(pids: readonly number[]): Promise<void> {
 for (const driver of DRIVERS)
   test(
     `${driver}, hot upgrade, ${ROUNDS} times: readers see a pause`,
-    { skip, timeout: 600_000 },
+    { skip, timeout: 120_000 + ROUNDS * 40_000 },
     async (t) => {
       const at = place(t, 12, 3_000_000, driver);
       let { daemon } = await start(t, at, 'api0.sock', []);
@@ -166,7 +166,7 @@ test(
 for (const driver of DRIVERS)
   test(
     `${driver}, kill -9 of the daemon and of every guardian: what the supervisor keeps makes readers wait, and the next daemon goes on`,
-    { skip },
+    { skip, timeout: 120_000 + ROUNDS * 40_000 },
     async (t) => {
       const at = place(t, 10, 2_000_000, driver);
       process.env['NYDUSD_FREEZE'] = '0';

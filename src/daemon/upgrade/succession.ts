@@ -1,5 +1,6 @@
 // How one daemon follows another: what is handed to a supervisor or saved for a guardian, and how a daemon goes on with what it
 // gets from either. Source: nydusd.md 12; docs/failover.md.
+import { closeSync } from 'node:fs';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { parseConfig, type ParsedConfig } from '../../storage/config-parse.ts';
@@ -174,8 +175,13 @@ export class Succession<I extends ImageInstance> {
     if (handover === undefined) throw DaemonError.notReady();
     const { encodeHandover } = await import('./handover.ts');
     const { sendState, SupervisorUnreachable } = await import('./supervisor.ts');
+    let parcel: number | undefined;
     try {
-      await sendState(supervisor, encodeHandover(handover, mounts.list()), handover.fd);
+      if (handover.kernel !== undefined) {
+        const { packConnection } = await import('../../serve/erofs/left.ts');
+        parcel = packConnection(handover.fd, handover.kernel);
+      }
+      await sendState(supervisor, encodeHandover(handover, mounts.list()), parcel ?? handover.fd);
     } catch (error) {
       report(`sendfd: ${messageOf(error)}`);
       const os = error instanceof SupervisorUnreachable ? osErrorDebug(error.cause) : undefined;
@@ -183,6 +189,8 @@ export class Succession<I extends ImageInstance> {
       throw DaemonError.upgradeManager(
         os === undefined ? messageOf(error) : `StorageBackendError(CreateUnixStream(${os}))`,
       );
+    } finally {
+      if (parcel !== undefined) closeSync(parcel);
     }
   }
 

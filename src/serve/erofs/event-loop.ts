@@ -11,7 +11,7 @@ import { allocateMemory } from '../../native/memory.ts';
 import { currentThreadId } from '../../native/thread-interrupt.ts';
 import { BlobRanges } from '../../rafs/blob-ranges.ts';
 import { newEvent, putResponse, readEvent, RESPONSE_SIZE, settleEvent } from './events.ts';
-import { FeedWords, type FeedNews, type FeedReport, type FeedStart } from './feed-messages.ts';
+import { countAllowed, FeedWords, type FeedNews, type FeedReport, type FeedStart } from './feed-messages.ts';
 import { Journal, READ_SIZE, UNKNOWN_BLOB } from './journal.ts';
 
 const { EINTR, EAGAIN } = constants.errno;
@@ -23,6 +23,7 @@ interface Blob {
   dev: number;
   ino: number;
   ready: Uint8Array;
+  allowed: Float64Array;
   ranges: BlobRanges | undefined;
 }
 
@@ -91,6 +92,7 @@ export class EventLoop {
     const blob = count < 0 ? undefined : this.#blobOf(fd);
     if (blob?.ranges?.isReady(offset, count, blob.ready) === true) {
       this.#words.countAllowed(count);
+      countAllowed(blob.allowed, count);
       this.#answer(view, at, fd, FAN_ALLOW);
     } else if (tid === this.#start.mainTid) {
       // the thread that would fetch waits for itself: anything but an error would be for ever, or zeros
@@ -138,7 +140,8 @@ export class EventLoop {
   #apply(news: FeedNews): void {
     if (news.type === 'blob') {
       const { id, dev, ino } = news;
-      const blob: Blob = { id, dev, ino, ready: new Uint8Array(news.ready), ranges: undefined };
+      const [ready, allowed] = [new Uint8Array(news.ready), new Float64Array(news.allowed)];
+      const blob: Blob = { id, dev, ino, ready, allowed, ranges: undefined };
       this.#blobs.set(id, blob);
       this.#byInode.set(ino, [...(this.#byInode.get(ino) ?? []), blob]);
       return;

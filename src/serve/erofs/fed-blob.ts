@@ -29,6 +29,10 @@ export class FedBlob {
   readonly fd: number;
   readonly users: BlobUser[] = [];
   marked = false;
+  /** requests that the main thread answered */
+  readonly counts = { answered: 0, denied: 0, bytes: 0 };
+  /** requests that the thread answered by itself, and their bytes; written by it alone */
+  readonly allowed = new Float64Array(new SharedArrayBuffer(16));
   #ranges: Promise<BlobRanges> | undefined;
   readonly #onRanges: (ranges: BlobRanges) => void;
 

@@ -75,10 +75,29 @@ export abstract class FeedBase<News> {
     this.#pending.add(work);
   }
 
-  protected count(bytes: number, denied: boolean): void {
-    this.#counts.answered++;
-    this.#counts.bytes += bytes;
-    if (denied) this.#counts.denied++;
+  /** @param blob undefined where it is not known which one was asked */
+  protected count(blob: FedBlob | undefined, bytes: number, denied: boolean): void {
+    for (const counts of [this.#counts, blob?.counts]) {
+      if (counts === undefined) continue;
+      counts.answered++;
+      counts.bytes += bytes;
+      if (denied) counts.denied++;
+    }
+  }
+
+  /** What was asked of the blobs of these users. */
+  countsOf(users: readonly BlobUser[]): FeedCounts {
+    const sum: FeedCounts = { events: 0, allowed: 0, denied: 0, bytes: 0 };
+    for (const blob of this.blobs.values()) {
+      if (!blob.users.some((user) => users.includes(user))) continue;
+      const { answered, denied, bytes } = blob.counts;
+      const [allowed = 0, allowedBytes = 0] = blob.allowed;
+      sum.events += allowed + answered;
+      sum.allowed += allowed;
+      sum.denied += denied;
+      sum.bytes += bytes + allowedBytes;
+    }
+    return sum;
   }
 
   counts(): FeedCounts {

@@ -1,6 +1,12 @@
 // What the main thread and the thread that reads events tell each other.
 import type { RangeMemory } from '../../rafs/blob-ranges.ts';
 
+/** Requests that a thread answered by itself, and their bytes, in `FedBlob.allowed`. */
+export function countAllowed(counts: Float64Array, bytes: number): void {
+  counts[0] = (counts[0] ?? 0) + 1;
+  counts[1] = (counts[1] ?? 0) + bytes;
+}
+
 /** What the thread is started with. */
 export interface FeedStart {
   /** fanotify group, blocking */
@@ -14,7 +20,14 @@ export interface FeedStart {
 /** News for the thread; fetched when the generation word has moved. */
 export type FeedNews =
   /** a blob whose events come */
-  | { type: 'blob'; id: number; dev: number; ino: number; ready: SharedArrayBuffer }
+  | {
+      type: 'blob';
+      id: number;
+      dev: number;
+      ino: number;
+      ready: SharedArrayBuffer;
+      allowed: SharedArrayBuffer;
+    }
   /** where its chunks are: until then every event of it goes to the main thread */
   | { type: 'ranges'; id: number; memory: RangeMemory }
   | { type: 'drop'; id: number };
@@ -42,7 +55,14 @@ export interface FlatStart {
 
 /** News for it; `size` and `fd` are those of the data file. */
 export type FlatNews =
-  | { type: 'blob'; id: number; size: number; fd: number; ready: SharedArrayBuffer }
+  | {
+      type: 'blob';
+      id: number;
+      size: number;
+      fd: number;
+      ready: SharedArrayBuffer;
+      allowed: SharedArrayBuffer;
+    }
   | { type: 'ranges'; id: number; memory: RangeMemory }
   | { type: 'drop'; id: number };
 

@@ -11,6 +11,7 @@ import {
   markPreContent,
   unmarkPreContent,
 } from '../../native/fanotify.ts';
+import { SystemError } from '../../native/libc.ts';
 import { currentThreadId } from '../../native/thread-interrupt.ts';
 import type { BlobFeed } from './blob-feed.ts';
 import { putResponse, RESPONSE_SIZE } from './events.ts';
@@ -124,7 +125,8 @@ export class Feed extends FeedBase<FeedNews> implements BlobFeed {
       const ready = user.cache.map.ready.buffer as SharedArrayBuffer;
       this.blobs.set(id, blob);
       this.#startWorker();
-      this.tell({ type: 'blob', id, dev, ino, ready });
+      const allowed = blob.allowed.buffer as SharedArrayBuffer;
+      this.tell({ type: 'blob', id, dev, ino, ready, allowed });
     } else blob.users.push(user);
     this.#mark(blob);
   }
@@ -181,6 +183,8 @@ export class Feed extends FeedBase<FeedNews> implements BlobFeed {
     try {
       unmarkPreContent(this.#groupFd, blob.fd);
     } catch (error) {
+      // one that the daemon before found complete has no mark any more
+      if (error instanceof SystemError && error.code === 'ENOENT') return;
       this.warn(`the mark of blob ${blob.user.cache.blobId} stays: ${messageOf(error)}`);
     }
   }
@@ -216,7 +220,7 @@ export class Feed extends FeedBase<FeedNews> implements BlobFeed {
       this.warn(`a read of ${event.count} bytes at ${event.offset} fails: ${messageOf(error)}`);
     }
     if (this.#leaving) return; // it stays in the journal, for the successor
-    this.count(Math.max(0, event.count), response !== FAN_ALLOW);
+    this.count(this.blobs.get(event.blob), Math.max(0, event.count), response !== FAN_ALLOW);
     this.#answer(event, response, left);
   }
 

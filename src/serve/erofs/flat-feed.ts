@@ -138,7 +138,8 @@ export class FlatFeed extends FeedBase<FlatNews> implements BlobFeed {
     const { id, fd, user } = blob;
     const size = alignUp(user.instance.image.blobs[user.blobIndex]?.uncompressedSize ?? 0, BLOCK);
     const ready = user.cache.map.ready.buffer as SharedArrayBuffer;
-    this.tell({ type: 'blob', id, size, fd, ready });
+    const allowed = blob.allowed.buffer as SharedArrayBuffer;
+    this.tell({ type: 'blob', id, size, fd, ready, allowed });
     // what was told before the thread was there is told again
     blob.ranges().then(
       ({ memory }) => this.tell({ type: 'ranges', id, memory }),
@@ -177,7 +178,7 @@ export class FlatFeed extends FeedBase<FlatNews> implements BlobFeed {
       this.warn(`a read of ${need.size} bytes at ${need.offset} fails: ${messageOf(problem)}`);
     }
     if (this.#leaving) return; // the kernel asks the successor again
-    this.count(need.size, error !== 0);
+    this.count(this.blobs.get(need.id), need.size, error !== 0);
     reply.writeUInt32LE(reply.length, O.len);
     reply.writeInt32LE(error, O.error);
     reply.writeUInt32LE(need.uniqueLow, O.unique);

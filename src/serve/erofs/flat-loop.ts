@@ -33,7 +33,7 @@ import {
   outHeader,
   readIn,
 } from '../protocol.ts';
-import { FeedWords, type FlatNews, type FlatReport, type FlatStart } from './feed-messages.ts';
+import { countAllowed, FeedWords, type FlatNews, type FlatReport, type FlatStart } from './feed-messages.ts';
 
 const { EINTR, ENOENT, ENODEV, ENOSYS, EIO, EAGAIN } = constants.errno;
 const H = offsetsOf(inHeader);
@@ -52,6 +52,7 @@ interface Blob {
   /** open data file */
   fd: number;
   ready: Uint8Array;
+  allowed: Float64Array;
   ranges: BlobRanges | undefined;
 }
 
@@ -203,6 +204,7 @@ export class FlatLoop {
       if (got >= 0 && isWhole(got, offset, size, blob.size)) {
         this.#reply.bytes.fill(0, BODY + got, BODY + size);
         this.#words.countAllowed(size);
+        countAllowed(blob.allowed, size);
         return size;
       }
     }
@@ -219,8 +221,9 @@ export class FlatLoop {
       const news = received.message;
       if (news.type === 'drop') this.#blobs.delete(news.id);
       else if (news.type === 'blob') {
-        const { size, fd } = news;
-        this.#blobs.set(news.id, { size, fd, ready: new Uint8Array(news.ready), ranges: undefined });
+        const { id, size, fd } = news;
+        const [ready, allowed] = [new Uint8Array(news.ready), new Float64Array(news.allowed)];
+        this.#blobs.set(id, { size, fd, ready, allowed, ranges: undefined });
       } else {
         const blob = this.#blobs.get(news.id);
         if (blob !== undefined) blob.ranges = new BlobRanges(news.memory);

@@ -55,6 +55,32 @@ export function packInheritance({ from, record, fds }: Inheritance): number {
   return packParcel(textOf([{ from, record }]), fds);
 }
 
+/** The same of several services, and the connection of the FUSE mount that they are mounted in. */
+export function packConnection(connection: number, inherited: readonly Inheritance[]): number {
+  const parts = inherited.map(({ from, record }) => ({ from, record }));
+  return packParcel(JSON.stringify({ fuse: parts }), [connection, ...inherited.flatMap(({ fds }) => fds)]);
+}
+
+/**
+ * Look at what `packConnection` has packed.
+ *
+ * @param parcel stays the caller's
+ * @returns undefined when it is a parcel of another kind
+ * @throws UsageError EINVAL  it is not one of ours
+ */
+export function openConnection(parcel: number): { connection: number; inherited: Inheritance[] } | undefined {
+  const { text, fds } = openParcel(parcel);
+  let opened: { connection: number; inherited: Inheritance[] } | undefined;
+  try {
+    const { fuse } = JSON.parse(text) as { fuse?: unknown };
+    const [connection = -1, ...rest] = fds;
+    if (fuse !== undefined) opened = { connection, inherited: split(fuse, rest) };
+    return opened;
+  } finally {
+    if (opened === undefined) for (const fd of fds) closeSync(fd);
+  }
+}
+
 /** The note of a parcel. */
 function textOf(parts: readonly Pick<Inheritance, 'from' | 'record'>[]): string {
   return JSON.stringify(parts);
@@ -69,7 +95,7 @@ function textOf(parts: readonly Pick<Inheritance, 'from' | 'record'>[]): string 
 export function openInheritance(parcel: number): Inheritance {
   const { text, fds } = openParcel(parcel);
   try {
-    const [inherited, ...more] = splitInheritances(text, fds);
+    const [inherited, ...more] = split(JSON.parse(text), fds);
     if (inherited === undefined || more.length > 0) throw notOurs();
     return inherited;
   } catch (error) {
@@ -78,9 +104,9 @@ export function openInheritance(parcel: number): Inheritance {
   }
 }
 
-function splitInheritances(text: string, fds: readonly number[]): Inheritance[] {
-  const parts = JSON.parse(text) as { from: string; record: unknown }[];
-  if (!Array.isArray(parts)) throw notOurs();
+function split(value: unknown, fds: readonly number[]): Inheritance[] {
+  if (!Array.isArray(value)) throw notOurs();
+  const parts = value as { from: unknown; record: unknown }[];
   let at = 0;
   const found = parts.map(({ from, record }): Inheritance => {
     const checked = checkRecord(record);
@@ -138,6 +164,18 @@ export function takeLeft(path: string, driver: KernelDriver, logger: Logger): In
   const record = readRecord(path);
   if (record?.driver !== driver) return undefined;
   for (const { mountpoint } of record.mounts) takeAwayOverlays(mountpoint);
+  const left = findLeft(path, driver, logger);
+  if (left === undefined) {
+    detachAll(record.mounts, logger);
+    removeRecord(path);
+  }
+  return left;
+}
+
+/** The same for mounts that cannot be reached yet, since the way to them is not served: nothing is taken away. */
+export function findLeft(path: string, driver: KernelDriver, logger: Logger): Inheritance | undefined {
+  const record = readRecord(path);
+  if (record?.driver !== driver) return undefined;
   const { fds, problem } = takeFromGuardians(record);
   const left = fds === undefined ? takeStored(path, driver) : { from: path, record, fds };
   if (left !== undefined) {
@@ -146,11 +184,7 @@ export function takeLeft(path: string, driver: KernelDriver, logger: Logger): In
     logger.info(`taking over from a daemon that ended${holder}: ${what}`);
     return left;
   }
-  if (problem === undefined) {
-    detachAll(record.mounts, logger);
-    removeRecord(path);
-    return undefined;
-  }
+  if (problem === undefined) return undefined;
   const pids = record.guardians.map(({ pid }) => pid).join(', ');
   throw new UsageError(`what process ${pids} keeps for this daemon cannot be had: ${messageOf(problem)}`, {
     cause: problem,

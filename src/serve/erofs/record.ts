@@ -2,11 +2,9 @@
 // replaced as a whole, that survives a crash.
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { bootId, type ProcessIdentity } from '../guardian/guardian.ts';
+import type { KernelDriver } from './record-path.ts';
 
-/** Loaded when it is needed: a daemon that serves what is local never does. */
-function crypto(): typeof import('node:crypto') {
-  return process.getBuiltinModule('node:crypto');
-}
+export { recordPath, type KernelDriver } from './record-path.ts';
 
 /** A blob in the order in which the guardian holds its data file. */
 export interface RecordedBlob {
@@ -22,9 +20,6 @@ export interface RecordedMount {
   /** identity of the bootstrap file: a changed one is another image */
   bootstrap: string;
 }
-
-/** Drivers whose images the kernel serves. */
-export type KernelDriver = 'fanotify' | 'fileio';
 
 /**
  * With fanotify each guardian holds the group, the journal, then the data files; with fileio the connection, a file that the daemon at
@@ -44,19 +39,6 @@ export interface FeedRecord {
 /** How many descriptors a guardian of a record holds. */
 export function heldCount({ driver, blobs }: FeedRecord): number {
   return driver === 'fanotify' ? 2 + blobs.length : 3;
-}
-
-const SUFFIX = { fanotify: 'guardian', fileio: 'fileio' } as const;
-
-/** Where the record of a daemon lies: beside its API socket, or by the mountpoint where it has none. */
-export function recordPath(
-  apisock: string | undefined,
-  mountpoint: string,
-  driver: KernelDriver = 'fanotify',
-): string {
-  if (apisock !== undefined) return `${apisock}.${SUFFIX[driver]}`;
-  const name = crypto().createHash('sha256').update(mountpoint).digest('hex').slice(0, 16);
-  return `/run/nydusd-${name}.${SUFFIX[driver]}`;
 }
 
 /** The record of a daemon of this boot; undefined when there is none that can be read. */

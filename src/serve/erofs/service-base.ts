@@ -14,6 +14,7 @@ import {
 } from '../guardian/guardian.ts';
 import type { BlobFeed, FeedCounts } from './blob-feed.ts';
 import { ErofsMount, type ErofsInstance } from './erofs-mount.ts';
+import type { BlobUser } from './fed-blob.ts';
 import { detachAll, packInheritance, storedName, type Inheritance } from './left.ts';
 import { erofsDeviceAt } from './mounted.ts';
 import {
@@ -41,6 +42,8 @@ export interface KeptFeed extends BlobFeed {
   /** readers need nobody */
   readonly complete: boolean;
   counts(): FeedCounts;
+  /** of the blobs of these users, with whatever else uses them */
+  countsOf(users: readonly BlobUser[]): FeedCounts;
   /** end: nothing is mounted any more */
   close(): Promise<void>;
   /** end without answering: readers wait for the successor */
@@ -148,6 +151,16 @@ export abstract class ServiceBase<F extends KeptFeed> {
 
   counts(): FeedCounts {
     return this.feed.counts();
+  }
+
+  /** What was asked of the blobs of a mount, by whichever image has them. */
+  countsOf(mount: ErofsMount): FeedCounts {
+    return this.feed.countsOf(mount.users);
+  }
+
+  /** True while a mount of the daemon before waits for its image. */
+  awaits(mountpoint: string): boolean {
+    return this.#adoptable.some((known) => known.mountpoint === mountpoint);
   }
 
   /** True when nothing is mounted. */
