@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { messageOf } from '../../base/errors.ts';
 import { resendRequests } from './notifications.ts';
-import type { FailoverPolicy } from './session.ts';
+import type { FailoverPolicy } from './connection.ts';
 
 const CONTROL = ['/proc/sys/fs/fuse/connections', '/sys/fs/fuse/connections'];
 

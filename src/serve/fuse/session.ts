@@ -9,12 +9,13 @@ import { prepareInterrupts } from '../../native/thread-interrupt.ts';
 import { COUNTER_SET_BYTES, CounterSet, emptyStats, type FsStats } from '../counters.ts';
 import { SessionState } from '../session-state.ts';
 import { minorOf } from '../handshake.ts';
-import type { PseudoNode } from '../pseudo/pseudo-tree.ts';
 import { READ_AHEAD, ROOT_NODEID } from '../opcodes.ts';
 import { Accounting, type MountAccounting } from './accounting.ts';
 import { mountDevice, raiseReadAhead, unmountDevice } from './device.ts';
 import { fuseMountOf } from './mount-info.ts';
+import type { Connection, FailoverPolicy, Place } from './connection.ts';
 import { drainConnection } from './drain.ts';
+import { KernelCaches } from './kernel-caches.ts';
 import { MissReader, type InFlight } from './miss-reader.ts';
 import {
   attachmentOf,
@@ -24,7 +25,6 @@ import {
   type MountSource,
   type SessionInstance,
 } from './mount-table.ts';
-import { invalidateEntry, invalidateTree } from './notifications.ts';
 import type { WorkerReport } from './thread-messages.ts';
 import { WorkerGroup } from './worker-group.ts';
 
@@ -57,31 +57,8 @@ const DRAIN_MS = 2000;
 const DRAIN_STEP_MS = 20;
 /** How long reads under way may take when the mount is left to another daemon. */
 const LEAVE_MS = 2000;
-/** Entries of an old root that are named to kernels that cannot forget everything at once. */
-const MAX_INVALIDATED_NAMES = 100_000;
-
 /** How long the threads after the first wait with their start, so that who waits for the daemon has the processors. */
 const LATER_MS = 20;
-
-/** What a daemon leaves behind of a connection, beside its descriptor. */
-export interface Connection {
-  /** INIT flags, `flags2` above */
-  offered: bigint;
-  agreed: bigint;
-  directories: readonly Pick<PseudoNode, 'ino' | 'parent' | 'name'>[];
-  /** numbers of the next backend and the next directory */
-  next: { index: number; ino: number };
-}
-
-/** Where something is mounted, in the kernel's eyes. */
-export interface Place {
-  mountpoint: string;
-  index: number;
-  generation: number;
-}
-
-/** What happens to requests that a daemon before has read and not answered. */
-export type FailoverPolicy = 'none' | 'resend' | 'flush';
 
 /** One mounted FUSE connection. */
 export class FuseSession {
@@ -95,6 +72,7 @@ export class FuseSession {
   readonly #accounting = new Accounting();
   readonly #mounts = new MountTable();
   readonly #misses: MissReader;
+  readonly #caches: KernelCaches;
   /** counts reads that the main thread answers */
   readonly #counters = new CounterSet(new ArrayBuffer(COUNTER_SET_BYTES));
   /** what was replaced and may still be read */
@@ -106,8 +84,6 @@ export class FuseSession {
   #later: NodeJS.Timeout | undefined;
   /** false: taken over, and not serving yet */
   #begun = true;
-  /** kernel caches to be dropped when it begins */
-  readonly #stale: Attached[] = [];
 
   private constructor(options: FuseMountOptions, deviceFd: number) {
     this.#options = options;
@@ -115,6 +91,7 @@ export class FuseSession {
     this.#deviceFd = deviceFd;
     this.ended = new Promise((resolve) => (this.#resolveEnded = resolve));
     this.#misses = new MissReader(this.#counters, this.#accounting, options.logger);
+    this.#caches = new KernelCaches(deviceFd, this.#state, this.#mounts, options.logger);
     this.#followLogLevel();
     prepareInterrupts();
     const { logger, threads, serveOpen, outlive = false } = options;
@@ -165,6 +142,7 @@ export class FuseSession {
     const session = new FuseSession({ ...options, outlive: true }, deviceFd);
     try {
       session.#begun = false;
+      session.#caches.holdBack();
       session.#state.setOptions(before.offered, before.agreed);
       session.#state.setNegotiated(minorOf(before.agreed, release()));
       session.#mounts.restore(before.directories, before.next);
@@ -189,7 +167,7 @@ export class FuseSession {
     setNonBlocking(this.#deviceFd, false);
     this.#startOthers();
     await this.#workers.ready();
-    for (const attached of this.#stale.splice(0)) await this.#invalidate(attached, []);
+    await this.#caches.release();
   }
 
   /** Deal with what a daemon before has read and not answered. Failure is only logged: the mount is served all the same. */
@@ -273,7 +251,7 @@ export class FuseSession {
     await this.#introduce(next, undefined);
     // Not where requests were held back until now: the kernel drops an answer about the root that an invalidation overtakes, which
     // is EACCES for whoever is not root.
-    if (mayBeSeen && !(isFirst && this.#options.hold)) await this.#invalidate(next, []);
+    if (mayBeSeen && !(isFirst && this.#options.hold)) await this.#caches.forget(next);
     this.#finishSoon();
   }
 
@@ -319,7 +297,7 @@ export class FuseSession {
     }
     const next = this.#mounts.add(mountpoint, source, options);
     await this.#introduce(next, old);
-    await this.#invalidate(next, namesOf(old));
+    await this.#caches.forget(next, old);
     const retired = this.#retireLater(old).finally(() => this.#retiring.delete(retired));
     this.#retiring.add(retired);
     return { retired };
@@ -352,7 +330,7 @@ export class FuseSession {
     this.#mounts.hide(old);
     await this.#tell([], []);
     if (old.source.kind === 'rafs') this.#misses.cancel(old.source.instance);
-    await this.#invalidate(old, namesOf(old));
+    await this.#caches.forget(old, old);
     await this.#retire(old);
   }
 
@@ -378,27 +356,6 @@ export class FuseSession {
     this.#counters.at(index).reset();
   }
 
-  /** Have the kernel forget what it knows of a place. @param names in what was there, when it was the root */
-  async #invalidate(attached: Attached, names: readonly Uint8Array[]): Promise<void> {
-    const { node } = attached;
-    if (this.#stopped !== undefined || this.#state.minor === 0) return;
-    if (!this.#begun) {
-      // the kernel may wait, in the middle of it, for an answer that nobody gives yet
-      this.#stale.push({ ...attached });
-      return;
-    }
-    try {
-      if (node.ino !== ROOT_NODEID) {
-        await invalidateEntry(this.#deviceFd, BigInt(node.parent), Buffer.from(node.name));
-        return;
-      }
-      const all = [...names, ...this.#mounts.rootNames.map((name) => Buffer.from(name))];
-      await invalidateTree(this.#deviceFd, this.#state.minor, all);
-    } catch (error) {
-      this.#options.logger.warn(`the kernel may show old names: ${String(error)}`);
-    }
-  }
-
   /**
    * End the workers and close the device; the mount stays for whoever holds another descriptor of it. Reads under way are finished
    * if that takes no longer than LEAVE_MS; what is not answered then is the successor's.
@@ -410,6 +367,7 @@ export class FuseSession {
 
   async #stop(leaving: boolean): Promise<void> {
     clearTimeout(this.#later);
+    this.#caches.close();
     await this.#workers.stop();
     if (leaving) await this.#finishMisses();
     this.#misses.cancel();
@@ -482,17 +440,4 @@ export class FuseSession {
 /** Whether two images have the same inodes: their bootstraps are equal. */
 function isSameImage(a: { instance: SessionInstance }, b: { instance: SessionInstance }): boolean {
   return Buffer.compare(a.instance.image.bytes, b.instance.image.bytes) === 0;
-}
-
-/** Names in the root directory of an image that is the root of the mount, without `.` and `..`. */
-function namesOf({ node, source }: Attached): Buffer[] {
-  if (node.ino !== ROOT_NODEID || source.kind !== 'rafs') return [];
-  const { image } = source.instance;
-  const names: Buffer[] = [];
-  image.readdir(image.rootIno, 0, (_ino, name) => {
-    const text = Buffer.from(name);
-    if (!text.equals(Buffer.from('.')) && !text.equals(Buffer.from('..'))) names.push(text);
-    return names.length < MAX_INVALIDATED_NAMES;
-  });
-  return names;
 }
