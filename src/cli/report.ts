@@ -5,9 +5,13 @@ import { NydusError, messageOf } from '../base/errors.ts';
 
 /** A step that failed because of something deeper: the outer line of a report. Its exit status is always 1. */
 export class CommandFailure extends Error {
-  constructor(message: string, cause?: unknown) {
+  /** the next step */
+  readonly hint: string | undefined;
+
+  constructor(message: string, cause?: unknown, hint?: string) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = 'CommandFailure';
+    this.hint = hint;
   }
 }
 
@@ -43,6 +47,7 @@ const GLIBC_TEXT: Record<string, string> = {
   ENOENT: 'No such file or directory',
   ENOMEM: 'Cannot allocate memory',
   ENOSPC: 'No space left on device',
+  ENOTCONN: 'Transport endpoint is not connected',
   ENOTDIR: 'Not a directory',
   ENOTEMPTY: 'Directory not empty',
   EPERM: 'Operation not permitted',
@@ -96,7 +101,9 @@ export function reportOf(error: unknown, debug = false): string {
     });
   }
   const extra = [...new Set(chain.flatMap(placeOf))];
-  const hint = chain.map((e) => (e instanceof NydusError ? e.hint : undefined)).find((h) => h !== undefined);
+  const hint = chain
+    .map((e) => (e instanceof NydusError || e instanceof CommandFailure ? e.hint : undefined))
+    .find((h) => h !== undefined);
   const code = chain.map((e) => (e instanceof NydusError ? e.code : undefined)).find((c) => c !== undefined);
   if (hint !== undefined) extra.push(`Hint: ${hint}`);
   if (code !== undefined) extra.push(`Code: ${code}`);

@@ -202,7 +202,7 @@ describe('startApiServer', () => {
     await assert.rejects(start(join(dir, 'no', 'api.sock')), {
       code: 'ERR_NYDUS_USAGE',
       exitCode: 1,
-      hint: `${join(dir, 'no')} must be a directory you may write to`,
+      hint: `create its directory first: mkdir -p ${join(dir, 'no')}`,
     });
     await assert.rejects(start(`/tmp/${'x'.repeat(110)}`), { hint: /at most 107 bytes/ });
   });
@@ -221,6 +221,20 @@ describe('removeStaleSocket', () => {
     writeFileSync(file, 'precious');
     assert.throws(() => removeStaleSocket(file), { message: `${file} exists and is not a socket` });
     assert.equal(existsSync(file), true);
+  });
+
+  it('startApiServer: says so when it takes the socket of a daemon that lives', async () => {
+    const taken = join(dir, 'taken.sock');
+    const warnings: string[] = [];
+    const logger = { ...silentLogger, warn: (text: string) => void warnings.push(text) };
+    const first = await startApiServer({ path: taken, handle, logger });
+    assert.deepEqual(warnings, []);
+    const second = await startApiServer({ path: taken, handle, logger });
+    assert.deepEqual(warnings, [
+      `another daemon listens on ${taken}: from now on nobody reaches it; give each its own --apisock`,
+    ]);
+    await second.close();
+    await first.close();
   });
 
   it('startApiServer: listens where a dead daemon left its socket', async () => {

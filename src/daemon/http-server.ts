@@ -1,6 +1,6 @@
 // The API on its Unix socket: node:http around a Router. A connection may stay silent for ever (clients read a hang-up
 // as the daemon's death), a request may come slowly; neither holds up another one. Source: nydusd.md 5.1.
-import { lstatSync, unlinkSync } from 'node:fs';
+import { existsSync, lstatSync, unlinkSync } from 'node:fs';
 import type * as Http from 'node:http';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
@@ -159,6 +159,21 @@ function refuseBytes(error: NodeJS.ErrnoException, socket: Socket): void {
   );
 }
 
+/** Whether somebody answers at a socket. False for everything that is no socket, too. */
+function isListening(path: string): Promise<boolean> {
+  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return Promise.resolve(false);
+  const { connect } = process.getBuiltinModule('node:net');
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    const answer = (listens: boolean) => (): void => {
+      socket.destroy();
+      resolve(listens);
+    };
+    socket.on('connect', answer(true));
+    socket.on('error', answer(false));
+  });
+}
+
 /** Remove what an earlier daemon left at the socket's path; anything but a socket is not ours to remove. */
 export function removeStaleSocket(path: string): void {
   const found = lstatSync(path, { throwIfNoEntry: false });
@@ -177,7 +192,9 @@ function listenError(path: string, error: unknown): Error {
   const hint =
     Buffer.byteLength(path) > 107
       ? 'the path of a Unix socket has at most 107 bytes: name a shorter one with --apisock'
-      : `${dirname(path)} must be a directory you may write to`;
+      : existsSync(dirname(path))
+        ? `${dirname(path)} must be a directory you may write to`
+        : `create its directory first: mkdir -p ${dirname(path)}`;
   return new UsageError(`cannot listen on ${path}: ${messageOf(error)}`, { exitCode: 1, cause: error, hint });
 }
 
@@ -223,6 +240,10 @@ export async function startApiServer(options: ApiServerOptions): Promise<ApiServ
   server.maxConnections = MAX_API_CONNECTIONS;
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => refuseBytes(error, socket as Socket));
   try {
+    if (await isListening(options.path))
+      options.logger.warn(
+        `another daemon listens on ${options.path}: from now on nobody reaches it; give each its own --apisock`,
+      );
     removeStaleSocket(options.path);
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);

@@ -99,6 +99,13 @@ function codeOf(error: unknown): string {
   return typeof code === 'string' ? code : '';
 }
 
+/** The next step, by what is wrong with the mountpoint. */
+const MOUNTPOINT_HINTS: Record<string, (path: string) => string> = {
+  ENOENT: (path) => `create it first: mkdir -p ${path}`,
+  ENOTCONN: () => 'it lies in the mount of a daemon that is dead: unmount that one first, with umount -l',
+  ENOTDIR: (path) => `something on the way to ${path} is a file`,
+};
+
 /**
  * The canonical path of the mountpoint, which must be an existing directory. A dead FUSE mount passes: it is taken away
  * before the new one.
@@ -111,11 +118,12 @@ export function resolveMountpoint(path: string): string {
     // libc's realpath asks for no attributes of the last component: a dead FUSE mount would not give them
     real = realpathSync.native(path);
   } catch (error) {
-    const hint =
-      codeOf(error) === 'ENOENT'
-        ? `create it first: mkdir -p ${path}`
-        : 'every directory on the way to it must be accessible';
-    throw new UsageError(`mountpoint ${path}: ${messageOf(error)}`, { cause: error, exitCode: 1, hint });
+    const hint = MOUNTPOINT_HINTS[codeOf(error)]?.(path);
+    throw new UsageError(`mountpoint ${path}: ${messageOf(error)}`, {
+      cause: error,
+      exitCode: 1,
+      hint: hint ?? 'every directory on the way to it must be accessible',
+    });
   }
   // a mount that waits for its next daemon would keep us waiting too; what is mounted is a directory
   if (fuseMountOf(real) !== undefined) return real;

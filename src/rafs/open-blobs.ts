@@ -74,7 +74,10 @@ export function prepareWorkDir(cache: CacheConfig): string | undefined {
     if (!statSync(dir).isDirectory()) throw new Error('not a directory');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EROFS') return dir;
-    throw new UsageError(`cannot use work_dir ${dir} of the cache: ${messageOf(error)}`, { cause: error });
+    throw new UsageError(`cannot use work_dir ${dir} of the cache: ${messageOf(error)}`, {
+      cause: error,
+      hint: 'work_dir names a directory; it is created where its parent may be written to',
+    });
   }
   return dir;
 }

@@ -50,7 +50,10 @@ function mapBootstrap(path: string): Mapping {
   try {
     fd = openSync(path, 'r');
   } catch (error) {
-    throw new BackendError(`cannot open bootstrap ${path}: ${messageOf(error)}`, { cause: error });
+    throw new BackendError(`cannot open bootstrap ${path}: ${messageOf(error)}`, {
+      cause: error,
+      hint: 'the bootstrap is the file that nydus-image create --bootstrap wrote',
+    });
   }
   try {
     const stat = fstatSync(fd);

@@ -50,6 +50,13 @@ function isDirectory(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
 
+/** The next step where a directory should be. */
+export function missingDirectory(path: string): string {
+  return statSync(path, { throwIfNoEntry: false }) === undefined
+    ? `create it first: mkdir -p ${path}`
+    : `${path} is not a directory`;
+}
+
 /** The kind of file that a conversion reads from. */
 function checkSource(source: string, type: SourceType): void {
   let stat;
@@ -60,9 +67,16 @@ function checkSource(source: string, type: SourceType): void {
     throw new CommandFailure(`failed to access path "${source}"`, error);
   }
   if (type === 'dir-rafs') {
-    if (!stat.isDirectory()) throw wrong(`specified path must be a directory: "${source}"`);
+    if (!stat.isDirectory())
+      throw wrong(
+        `specified path must be a directory: "${source}"`,
+        'a tar is read with --type tar-rafs, a gzipped one with targz-rafs',
+      );
   } else if (!stat.isFile() && !stat.isFIFO() && !stat.isCharacterDevice()) {
-    throw wrong(`specified path must be a regular/fifo/char_device file: "${source}"`);
+    throw wrong(
+      `specified path must be a regular/fifo/char_device file: "${source}"`,
+      stat.isDirectory() ? 'a directory is read with --type dir-rafs' : undefined,
+    );
   }
 }
 
@@ -91,14 +105,15 @@ export function checkCreate(values: CreateValues, prefetchPatterns: string[]): C
   const blobDir = values['blob-dir'];
   const inline = values['blob-inline-meta'];
   if (cacheDir !== undefined && !isDirectory(cacheDir))
-    throw wrong('directory to store blob cache does not exist');
+    throw wrong('directory to store blob cache does not exist', missingDirectory(cacheDir));
   if (cacheDir === undefined && values.blob === undefined) {
     if (blobDir === undefined) {
       throw wrong(
         'both --blob and --blob-dir are missing, please specify one to store the generated data blob file',
       );
     }
-    if (!isDirectory(blobDir)) throw wrong('directory to store blobs does not exist');
+    if (!isDirectory(blobDir))
+      throw wrong('directory to store blobs does not exist', missingDirectory(blobDir));
   }
   checkSource(values.SOURCE, type);
   const blobToc = values.features === 'blob-toc';
@@ -109,7 +124,8 @@ export function checkCreate(values: CreateValues, prefetchPatterns: string[]): C
         'both --bootstrap and --blob-dir are missing, please specify one to store the generated metadata blob file',
       );
     }
-    if (!isDirectory(blobDir)) throw wrong('Directory to store blobs does not exist');
+    if (!isDirectory(blobDir))
+      throw wrong('Directory to store blobs does not exist', missingDirectory(blobDir));
   }
   const bootstrapInDir = !inline && values.bootstrap === undefined;
   return {

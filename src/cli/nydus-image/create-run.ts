@@ -1,8 +1,9 @@
 // `nydus-image create`: checks, build, result. Source: nydus-image 2.3 to 2.6.
-import type { BuildResult } from '../../build/options.ts';
+import { dirname } from 'node:path';
+import type { BuildResult, CreateOptions } from '../../build/options.ts';
 import type { CommandContext } from '../command.ts';
-import { CommandFailure } from '../report.ts';
-import { checkBlobId, checkCreate } from './create-checks.ts';
+import { CommandFailure, chainOf } from '../report.ts';
+import { checkBlobId, checkCreate, missingDirectory } from './create-checks.ts';
 import type { CreateValues } from './create.ts';
 import { openProgress } from './progress.ts';
 import { readPrefetchList } from './prefetch-list.ts';
@@ -18,6 +19,19 @@ export function successMessage(result: BuildResult): string {
     `data blob size: 0x${result.blobSize.toString(16)}\n` +
     `data blobs: [${blobs}]`
   );
+}
+
+/** What to do when an output cannot be written; undefined when that is not what failed. */
+function outputHint(error: unknown, { bootstrap }: CreateOptions): string | undefined {
+  for (const each of chainOf(error)) {
+    const { code, path = '' } = each as { code?: string; path?: string };
+    if (code === 'ENOSPC' || code === 'EDQUOT')
+      return 'free space where blobs and bootstrap are written, or name another place with --blob-dir and --bootstrap';
+    // the draft of an output stands beside it
+    if (code === 'ENOENT' && path.includes('.nydus-build.')) return missingDirectory(dirname(path));
+    if (code === 'EISDIR' && path === bootstrap) return `${path} is a directory: name a file`;
+  }
+  return undefined;
 }
 
 /** @returns exit status */
@@ -36,7 +50,7 @@ export async function runCreate(ctx: CommandContext, values: CreateValues): Prom
     } catch (error) {
       const { DictionaryError } = await import('../../build/chunk-dict.ts');
       if (error instanceof DictionaryError) throw error;
-      throw new CommandFailure('build failed', error);
+      throw new CommandFailure('build failed', error, outputHint(error, options));
     } finally {
       view.stop();
     }

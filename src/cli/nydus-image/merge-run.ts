@@ -5,7 +5,7 @@ import { MAX_LAYERS } from '../../base/limits.ts';
 import type { BuildResult, MergeOptions } from '../../build/options.ts';
 import type { CommandContext } from '../command.ts';
 import { chainOf } from '../report.ts';
-import { checkChunkDict } from './create-checks.ts';
+import { checkChunkDict, missingDirectory } from './create-checks.ts';
 import { successMessage } from './create-run.ts';
 import type { MergeValues } from './merge.ts';
 import { parseSize } from './numbers.ts';
@@ -13,8 +13,8 @@ import { readPrefetchList } from './prefetch-list.ts';
 import { resultDocument, writeResultFile } from './result-file.ts';
 import { checkConfigFile, openCommandLog } from './shared.ts';
 
-function wrong(message: string): UsageError {
-  return new UsageError(message, { exitCode: 1 });
+function wrong(message: string, hint?: string): UsageError {
+  return new UsageError(message, { exitCode: 1, ...(hint === undefined ? {} : { hint }) });
 }
 
 function listOf(text: string | undefined, sources: number, what: string): string[] | undefined {
@@ -52,7 +52,7 @@ export function checkMerge(values: MergeValues, prefetchPatterns: string[]): Mer
       );
     }
     if (statSync(blobDir, { throwIfNoEntry: false })?.isDirectory() !== true) {
-      throw wrong('Directory to store blobs does not exist');
+      throw wrong('Directory to store blobs does not exist', missingDirectory(blobDir));
     }
   }
   return {
