@@ -143,7 +143,7 @@ describe('nydusd command line', { skip }, () => {
       [
         ['-M', mnt, '-A', '/none/api.sock'],
         /cannot listen on \/none\/api\.sock/,
-        /Hint: \/none must be a directory/,
+        /Hint: create its directory first: mkdir -p \/none/,
       ],
       [['-M', mnt, '-A', join(work, 'junk')], /junk exists and is not a socket/, /Hint: name another path/],
       [['-M', mnt, '-L', '/none/x.log'], /cannot open the log file \/none\/x\.log/, /Hint: .*--log-file/],
