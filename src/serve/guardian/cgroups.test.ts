@@ -38,23 +38,26 @@ test(
   { skip: firstReason(skip, requirePeer('unshare')) },
   () => {
     const module = fileURLToPath(new URL('./cgroups.ts', import.meta.url));
-    const script = `
+    const script = (wanted: string): string => `
       const { spawn } = require('node:child_process');
       const { freeze, thaw } = require(${JSON.stringify(module)});
       const child = spawn('sleep', ['60']);
+      const state = () => require('node:fs').readFileSync('/proc/' + child.pid + '/status', 'latin1').match(/State:.(.)/)[1];
+      const pause = new Int32Array(new SharedArrayBuffer(4));
       freeze(child.pid).then((done) => {
-        console.log(done, require('node:fs').readFileSync('/proc/' + child.pid + '/status', 'latin1').match(/State:.(.)/)[1]);
+        // it may still be on its way to sleep
+        for (let n = 0; n < 250 && state() !== '${wanted}'; n++) Atomics.wait(pause, 0, 0, 20);
+        console.log(done, state());
         thaw(child.pid);
         child.kill('SIGKILL');
       });`;
-    const run = (before: string, env: NodeJS.ProcessEnv): string =>
-      spawnSync('unshare', ['-m', 'sh', '-c', `${before}; exec "$0" -e "$1"`, process.execPath, script], {
-        encoding: 'utf8',
-        env: { ...process.env, ...env },
-      }).stdout;
+    const run = (before: string, env: NodeJS.ProcessEnv, wanted: string): string => {
+      const args = ['-m', 'sh', '-c', `${before}; exec "$0" -e "$1"`, process.execPath, script(wanted)];
+      return spawnSync('unshare', args, { encoding: 'utf8', env: { ...process.env, ...env } }).stdout;
+    };
     const hide = `awk '/ - cgroup / && /freezer/ { print $5 }' /proc/self/mountinfo | xargs -r umount`;
-    assert.equal(run(hide, {}), 'true D\n');
-    assert.equal(run(':', { NYDUSD_FREEZE: '0' }), 'false S\n');
+    assert.equal(run(hide, {}, 'D'), 'true D\n');
+    assert.equal(run(':', { NYDUSD_FREEZE: '0' }, 'S'), 'false S\n');
   },
 );
 
