@@ -1,4 +1,4 @@
-// Real programs whose files lie in an image: a Node.js HTTP server with packages of this repository, and Python with numpy from
+// Real programs whose files lie in an image: a Node.js HTTP server with packages of this repository, Python with numpy and clang from
 // Debian packages. Each runs to its first useful output.
 import { spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -85,12 +85,7 @@ const PYTHON =
 export async function pythonNumpy(context: BenchContext): Promise<Workload | undefined> {
   try {
     const tree = await once(context, 'python-numpy', async (draft) => {
-      const debs = `${draft}.debs`;
-      rmSync(debs, { recursive: true, force: true });
-      mkdirSync(debs);
-      await timed(['apt-get', 'download', '-qq', ...PYTHON], { cwd: debs });
-      for (const deb of readdirSync(debs)) await timed(['dpkg', '-x', join(debs, deb), draft]);
-      rmSync(debs, { recursive: true });
+      await unpackDebs(draft, PYTHON);
       // as on an installed system: modules are compiled
       const libraries = join(draft, 'usr/lib');
       spawnSync('chroot', [draft, '/usr/bin/python3.11', '-m', 'compileall', '-q', '/usr/lib/python3.11'], {
@@ -104,6 +99,52 @@ export async function pythonNumpy(context: BenchContext): Promise<Workload | und
     context.note(`no python + numpy: ${String(error)}`);
     return undefined;
   }
+}
+
+const CLANG =
+  'clang-14 libclang-cpp14 libllvm14 libclang-common-14-dev llvm-14-linker-tools binutils binutils-common binutils-x86-64-linux-gnu libbinutils libctf0 libctf-nobfd0 libgprofng0 libgcc-12-dev libc6-dev linux-libc-dev libedit2 libz3-4 libbsd0 libmd0 libxml2 libicu72 zlib1g libtinfo6 libjansson4 libgcc-s1 libstdc++6 libgomp1 libc6 libgmp10'.split(
+    ' ',
+  );
+const HELLO = '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n';
+
+/** Compile and link a program, with Debian's clang; undefined where its packages cannot be had. */
+export async function clangHello(context: BenchContext): Promise<Workload | undefined> {
+  try {
+    const tree = await once(context, 'clang', (draft) => unpackDebs(draft, CLANG));
+    return { name: 'clang, hello world', tree, run: (root) => compileHello(root, context.dir) };
+  } catch (error) {
+    context.note(`no clang: ${String(error)}`);
+    return undefined;
+  }
+}
+
+async function compileHello(root: string, dir: string): Promise<void> {
+  const [source, output] = [join(dir, 'work', 'hello.c'), join(dir, 'work', 'hello')];
+  writeFileSync(source, HELLO);
+  const libraries = ['usr/lib/x86_64-linux-gnu', 'lib/x86_64-linux-gnu', 'usr/lib/llvm-14/lib'];
+  const path = libraries.map((lib) => join(root, lib)).join(':');
+  const clang = join(root, 'usr/lib/llvm-14/bin/clang');
+  await timed([
+    'env',
+    `LD_LIBRARY_PATH=${path}`,
+    clang,
+    `--sysroot=${root}`,
+    `-B${root}/usr/bin`,
+    '-o',
+    output,
+    source,
+  ]);
+  const { stdout } = await timed([output]);
+  if (stdout !== 'hello\n') throw new Error(`the program printed ${JSON.stringify(stdout)}`);
+}
+
+async function unpackDebs(draft: string, packages: readonly string[]): Promise<void> {
+  const debs = `${draft}.debs`;
+  rmSync(debs, { recursive: true, force: true });
+  mkdirSync(debs);
+  await timed(['apt-get', 'download', '-qq', ...packages], { cwd: debs });
+  for (const deb of readdirSync(debs)) await timed(['dpkg', '-x', join(debs, deb), draft]);
+  rmSync(debs, { recursive: true });
 }
 
 async function python(root: string, script: string): Promise<void> {

@@ -1,7 +1,8 @@
 // The order in which a cache is written, recorded and cut at every point, as a power failure does it: what was not flushed is there, or
-// not, or half, and the map has the bits of any moment. At no cut does a bit speak of data that is not on the disk.
+// not, or half, and the map has the bits of any moment. At no cut does a bit speak of data that is not on the disk, but for chunks that were
+// being taken out: there the note in the map has everything verified. The table of the chunks is there or not, and may be torn.
 import assert from 'node:assert/strict';
-import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { collectingLogger, readWhole } from '../../test/conformance/cache-suite.ts';
@@ -12,7 +13,10 @@ import { RafsInstance } from '../rafs/instance.ts';
 
 const CHUNK = 65536;
 const HEADER = 4096;
+const STATE = 20;
+const IN_USE = 1;
 const BOOT_ID = 24;
+const PAGE = 4096;
 const DATA = sampleData(60 * CHUNK + 1000, 51);
 
 /** One step, in the order in which it happened. */
@@ -22,6 +26,11 @@ type Step =
   | { kind: 'flush ends' }
   /** the map as every process sees it: any page of it may be on the disk from now on */
   | { kind: 'map'; bytes: Buffer }
+  /** `.blob.meta` has its name */
+  | { kind: 'meta'; bytes: Buffer }
+  /** chunks that are being taken out: their bits go, then their blocks */
+  | { kind: 'withdrawn'; chunk: number }
+  | { kind: 'punched' }
   /** msync: the map is on the disk as it is */
   | { kind: 'map synced'; bytes: Buffer };
 
@@ -48,7 +57,7 @@ const bitsOf = (map: Uint8Array, count: number): number[] =>
   );
 
 /** Read an image in a scattered order while every step of its cache is written down. */
-async function record(t: TestContext, version: 5 | 6): Promise<Recording> {
+async function record(t: TestContext, version: 5 | 6, takesOut: boolean): Promise<Recording> {
   const dir = tempDir(t);
   const image = makeImage(dir, [{ name: 'big', data: DATA }], { version, compressor: 'zstd' });
   const workDir = join(dir, 'cache');
@@ -60,7 +69,13 @@ async function record(t: TestContext, version: 5 | 6): Promise<Recording> {
   // it was made and flushed when the cache was opened
   const steps: Step[] = [{ kind: 'map synced', bytes: readFileSync(path) }];
   const seen = new Set<number>();
+  const metaPath = join(workDir, `${image.blobId}.blob.meta`);
+  let meta = false;
   const look = (): void => {
+    if (!meta && existsSync(metaPath)) {
+      meta = true;
+      steps.push({ kind: 'meta', bytes: readFileSync(metaPath) });
+    }
     for (let chunk = 0; chunk < map.count; chunk++) {
       if (!map.isReady(chunk) || seen.has(chunk)) continue;
       seen.add(chunk);
@@ -71,7 +86,15 @@ async function record(t: TestContext, version: 5 | 6): Promise<Recording> {
     if (last === undefined || !last.bytes.equals(bytes)) steps.push({ kind: 'map', bytes });
   };
   // the objects are the real ones; their calls are written down on the way
-  const [flush, publish, seal] = [data.flush.bind(data), map.publish.bind(map), map.seal.bind(map)];
+  const [flush, publish, sync] = [data.flush.bind(data), map.publish.bind(map), map.sync.bind(map)];
+  const forget = map.forget.bind(map);
+  map.forget = (chunk) => {
+    look();
+    steps.push({ kind: 'withdrawn', chunk });
+    seen.delete(chunk);
+    forget(chunk);
+    look();
+  };
   data.flush = async () => {
     look();
     steps.push({ kind: 'flush starts' });
@@ -84,9 +107,9 @@ async function record(t: TestContext, version: 5 | 6): Promise<Recording> {
     publish(chunks);
     look();
   };
-  map.seal = () => {
+  map.sync = () => {
     look();
-    seal();
+    sync();
     steps.push({ kind: 'map synced', bytes: readFileSync(path) });
   };
   const ino = instance.image.lookup(instance.image.rootIno, Buffer.from('big'));
@@ -96,7 +119,11 @@ async function record(t: TestContext, version: 5 | 6): Promise<Recording> {
     look();
     if (i % 3 === 0) await new Promise((resolve) => void setTimeout(resolve, 3));
     look();
+    if (takesOut && i % 12 === 11 && (await cache.giveBack(5 * CHUNK)) > 0) steps.push({ kind: 'punched' });
+    look();
   }
+  // the last that happens before the note says "closed"
+  if (takesOut && (await cache.giveBack(3 * CHUNK)) > 0) steps.push({ kind: 'punched' });
   await instance.close();
   // what close wrote last: the note
   steps.push({ kind: 'map', bytes: readFileSync(path) });
@@ -108,50 +135,117 @@ interface Cut {
   /** data that is there for certain, and data that may be */
   durable: Set<number>;
   written: Set<number>;
+  /** data whose bits may still be on the disk while its blocks are not */
+  leaving: Set<number>;
   /** each page of the map is as in one of these */
   maps: Buffer[];
+  /** `.blob.meta`, where it may be on the disk */
+  meta: Buffer | undefined;
 }
 
 function* cuts(steps: readonly Step[]): Generator<Cut> {
-  const [durable, written] = [new Set<number>(), new Set<number>()];
+  const [durable, written, leaving] = [new Set<number>(), new Set<number>(), new Set<number>()];
+  let meta: Buffer | undefined;
   let flushing: number[] = [];
   let maps: Buffer[] = [];
   for (const step of steps) {
     if (step.kind === 'written') written.add(step.chunk);
     else if (step.kind === 'flush starts') flushing = [...written];
-    else if (step.kind === 'flush ends') for (const chunk of flushing) durable.add(chunk);
-    else if (step.kind === 'map') maps = [...maps, step.bytes];
+    else if (step.kind === 'flush ends') {
+      for (const chunk of flushing.filter((one) => written.has(one))) {
+        durable.add(chunk);
+        leaving.delete(chunk);
+      }
+    } else if (step.kind === 'withdrawn') {
+      durable.delete(step.chunk);
+      written.delete(step.chunk);
+      leaving.add(step.chunk);
+    } else if (step.kind === 'meta') meta = step.bytes;
+    else if (step.kind === 'punched') {
+      // the blocks may have gone with the first of the bits
+    } else if (step.kind === 'map') maps = [...maps, step.bytes];
     else maps = [step.bytes];
-    yield { durable, written, maps };
+    yield { durable, written, leaving, maps, meta };
   }
 }
 
-for (const version of [5, 6] as const) {
-  test(`v${version} cache: at every point of the recorded order a bit on the disk has its data on the disk`, async (t) => {
-    const { image, steps } = await record(t, version);
+/** The data file as it is when every chunk is there. */
+function wholeFile({ chunks }: MadeImage): Buffer {
+  const end = Math.max(...chunks.map(({ plainOffset, plainSize }) => plainOffset + plainSize));
+  const file = Buffer.alloc(end);
+  chunks.forEach(({ plainOffset, plainSize }, at) => {
+    DATA.copy(file, plainOffset, at * CHUNK, at * CHUNK + plainSize);
+  });
+  return file;
+}
+
+function metaFileOf(dir: string, { blobId }: MadeImage): Buffer | undefined {
+  const path = join(dir, `${blobId}.blob.meta`);
+  return existsSync(path) ? readFileSync(path) : undefined;
+}
+
+/** The table as it may be: not there, there, with a page that never came, or half of it under the name it is written with. */
+function loseMeta(base: string, meta: Buffer | undefined, chance: () => number): void {
+  rmSync(`${base}.blob.meta`, { force: true });
+  if (meta === undefined) return;
+  const half = meta.subarray(0, Math.floor(chance() * meta.length));
+  const kind = Math.floor(chance() * 4);
+  if (kind === 0) writeFileSync(`${base}.blob.meta.4711.tmp`, half);
+  else if (kind === 1) writeFileSync(`${base}.blob.meta`, meta);
+  else if (kind === 2) {
+    const torn = Buffer.from(meta);
+    const at = Math.floor(chance() * Math.ceil(meta.length / PAGE)) * PAGE;
+    torn.fill(chance() < 0.5 ? 0 : 0xa5, at, Math.min(at + PAGE, meta.length));
+    writeFileSync(`${base}.blob.meta`, torn);
+  } else writeFileSync(`${base}.blob.meta`, half);
+}
+
+for (const [version, takesOut] of [
+  [5, false],
+  [6, false],
+  [5, true],
+  [6, true],
+] as const) {
+  const what = takesOut ? 'cache that gives chunks back' : 'cache';
+  test(`v${version} ${what}: at every point of the recorded order a bit on the disk has its data on the disk`, async (t) => {
+    const { image, steps } = await record(t, version, takesOut);
     const count = image.chunks.length;
     let [points, bits] = [0, 0];
-    for (const { durable, maps } of cuts(steps)) {
+    for (const { durable, leaving, maps } of cuts(steps)) {
       points++;
+      // a map that may have too much says that it is in use: none of it is believed after a restart
+      const isNoted = maps.every((map) => map.readUInt32LE(STATE) === IN_USE);
       for (const map of maps)
         for (const chunk of bitsOf(map, count)) {
           bits++;
-          assert.ok(durable.has(chunk), `chunk ${chunk} at step ${points}`);
+          assert.ok(
+            durable.has(chunk) || (leaving.has(chunk) && isNoted),
+            `chunk ${chunk} at step ${points}`,
+          );
         }
     }
     const flushes = steps.filter(({ kind }) => kind === 'flush ends').length;
     t.diagnostic(`${points} points, ${flushes} flushes, ${bits} bits`);
     assert.ok(flushes >= 3, `${flushes} flushes`);
     assert.ok(bits > count);
+    assert.equal(
+      steps.some(({ kind }) => kind === 'punched'),
+      takesOut,
+    );
+    assert.equal(
+      steps.some(({ kind }) => kind === 'meta'),
+      version === 6,
+    );
   });
 
-  test(`v${version} cache: what a power failure leaves is served right, whichever writes it took`, async (t) => {
-    const { image, workDir, steps } = await record(t, version);
-    const final = readFileSync(join(workDir, `${image.blobId}.blob.data`));
-    const all = [...cuts(steps)].map(({ durable, written, maps }) => ({
+  test(`v${version} ${what}: what a power failure leaves is served right, whichever writes it took`, async (t) => {
+    const { image, workDir, steps } = await record(t, version, takesOut);
+    const whole = wholeFile(image);
+    const all = [...cuts(steps)].map(({ durable, written, leaving, ...rest }) => ({
       durable: new Set(durable),
       written: new Set(written),
-      maps,
+      leaving: new Set(leaving),
+      ...rest,
     }));
     let random = version;
     const chance = (): number => (random = (Math.imul(random, 1664525) + 1013904223) >>> 0) / 2 ** 32;
@@ -163,11 +257,12 @@ for (const version of [5, 6] as const) {
       mkdirSync(left);
       cpSync(workDir, left, { recursive: true });
       const base = join(left, image.blobId);
-      const data = Buffer.from(final);
+      const data = Buffer.from(whole);
       image.chunks.forEach(({ plainOffset, plainSize }, chunk) => {
         if (cut.durable.has(chunk)) return;
         // not written, lost, old bytes of the disk, or torn
-        const kept = cut.written.has(chunk) ? Math.floor(chance() * 2) * plainSize : 0;
+        const maybe = cut.written.has(chunk) || cut.leaving.has(chunk);
+        const kept = maybe ? Math.floor(chance() * 2) * plainSize : 0;
         const torn = cut.written.has(chunk) && chance() < 0.5 ? Math.floor(chance() * plainSize) : kept;
         data.fill(chance() < 0.5 ? 0 : 0xa5, plainOffset + torn, plainOffset + plainSize);
       });
@@ -179,8 +274,12 @@ for (const version of [5, 6] as const) {
       // the machine has started again
       map.writeUInt8((map.readUInt8(BOOT_ID) + 1) & 0xff, BOOT_ID);
       writeFileSync(`${base}.blob.data.chunk_map`, map);
+      loseMeta(base, cut.meta, chance);
       const instance = await open(image, left);
       assert.ok((await readWhole(instance, '/big')).equals(DATA), `cut ${at}`);
+      const table = metaFileOf(workDir, image);
+      if (table !== undefined)
+        assert.ok(readFileSync(`${base}.blob.meta`).equals(table), `table at cut ${at}`);
       await instance.close();
     }
     t.diagnostic(`${all.length} points`);

@@ -124,6 +124,8 @@ export class ChunkMap {
   #note: MapNote | undefined;
   #writable = false;
   #sealed = false;
+  /** bits were cleared in the file, and the disk may not know */
+  #cleared = false;
   #unpublished: number[] = [];
   /** chunks that turned out to be unreadable, while the file may still have their bit */
   readonly #forgotten = new Set<number>();
@@ -276,6 +278,7 @@ export class ChunkMap {
     this.#withdrawn.add(index);
     Atomics.and(this.ready, index >> 3, ~bitOf(index) & 0xff);
     if (!this.#writable) return;
+    this.#cleared = true;
     const file = this.#fileBits();
     if (this.#allInFile()) {
       // that word counts more than the bits: they take over first
@@ -327,8 +330,14 @@ export class ChunkMap {
    */
   seal(): void {
     if (this.#sealed || !this.#writable) return;
-    this.#mapping?.sync();
+    this.sync();
     this.#sealed = true;
+  }
+
+  /** Wait until the file is on the disk as it is. */
+  sync(): void {
+    this.#mapping?.sync();
+    this.#cleared = false;
   }
 
   /** CRC-32C that the `.blob.meta` file must have; undefined when nobody noted it. */
@@ -349,6 +358,8 @@ export class ChunkMap {
 
   /** @param sole true when no other process uses the file: it is noted as closed in order */
   close(sole = false): void {
+    // the disk may see the note before the bits that were cleared: it would be believed with bits of chunks that are gone
+    if (this.#writable && sole && this.#cleared) this.sync();
     if (this.#writable && sole) this.#note?.write(this.#isProven ? MapState.closed : MapState.suspect);
     this.#mapping?.unmap();
     this.#mapping = undefined;
