@@ -146,6 +146,7 @@ export class RafsInstance {
         meter: parts.meter,
         logger: options.logger,
         isBusy: () => this.#waiting > 0,
+        isDown: () => parts.backend.isDown === true,
         evicted: () => parts.dedup?.prune(),
         intervalMs: options.gcMs,
       });
@@ -427,6 +428,11 @@ export class RafsInstance {
     this.#backend.configure?.(setting as BackendSetting, value);
   }
 
+  /** Bring the cache directory below its size now; otherwise that happens every few seconds. */
+  async collectGarbage(): Promise<void> {
+    await this.#keeper?.run();
+  }
+
   /** Numbers of the API, measured. */
   metrics(): InstanceMetrics {
     const caches = this.#blobs.flatMap((blob) => (blob === undefined ? [] : [blob.cache]));
@@ -434,12 +440,7 @@ export class RafsInstance {
       data === undefined ? [] : [data.path.slice(data.path.lastIndexOf('/') + 1)],
     );
     const allReady = caches.length > 0 && caches.every(({ map }) => map.readyCount === map.count);
-    const blobcache = this.#meter.metrics(
-      files,
-      this.#workDir ?? '',
-      allReady,
-      caches.map(({ health }) => health),
-    );
+    const blobcache = this.#meter.metrics(files, this.#workDir ?? '', allReady, caches);
     const local = sumChunkReads(this.share.counters);
     blobcache.partial_hits += local;
     blobcache.total += local;

@@ -250,10 +250,11 @@ for (const version of [5, 6] as const) {
       mkdirSync(small);
       mountCleanup(t, small);
       assert.equal(spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'nydus-test', small]).status, 0);
+      const lines: string[] = [];
       const options = {
         bootstrap: image.bootstrap,
         id: 'read-only',
-        logger: collectingLogger([]),
+        logger: collectingLogger(lines),
         config: instanceConfig({ blobDir: image.blobDir, workDir: small, rafs: { batch_size: 0 } }),
         decodeThreads: 0,
       };
@@ -268,7 +269,28 @@ for (const version of [5, 6] as const) {
       for (const file of files)
         assert.ok((await readWhole(second, `/${file.name}`)).equals(Buffer.from(file.data)), file.name);
       assert.equal(second.metrics().blobcache.write_errors, 0);
+      assert.equal(second.metrics().blobcache.degraded_blobs, 1);
+      assert.equal(second.metrics().blobcache.data_all_ready, false);
+      assert.equal(lines.length, 1, lines.join('\n'));
+      assert.match(
+        lines[0] ?? '',
+        /^warn cache file .* is read-only: its blob is served without further caching$/,
+      );
       await second.close();
+      // a directory that cannot even be made
+      const elsewhere = instanceConfig({ blobDir: image.blobDir, workDir: join(small, 'none') });
+      const none = await RafsInstance.open({ ...options, config: elsewhere });
+      for (const file of files)
+        assert.ok((await readWhole(none, `/${file.name}`)).equals(Buffer.from(file.data)), file.name);
+      assert.equal(none.metrics().blobcache.degraded_blobs, 1);
+      await none.close();
+      assert.equal(spawnSync('mount', ['-o', 'remount,rw', small]).status, 0);
+      const third = await RafsInstance.open(options);
+      for (const file of files)
+        assert.ok((await readWhole(third, `/${file.name}`)).equals(Buffer.from(file.data)), file.name);
+      assert.equal(third.metrics().blobcache.degraded_blobs, 0);
+      assert.equal(third.metrics().blobcache.data_all_ready, true);
+      await third.close();
     },
   );
 }

@@ -9,6 +9,7 @@ import { Worker } from 'node:worker_threads';
 import { collectingLogger, readWhole } from '../../test/conformance/cache-suite.ts';
 import { instanceConfig } from '../../test/conformance/instance-config.ts';
 import { makeImage, sampleData, type MadeImage } from '../../test/conformance/make-image.ts';
+import { BlobServer } from '../../test/support/blob-server.ts';
 import { tempDir } from '../../test/support/temporary.ts';
 import { RafsInstance } from '../rafs/instance.ts';
 import { listCache } from './cache/cache-dir.ts';
@@ -225,6 +226,52 @@ test('CacheKeeper: four readers in threads of their own see right bytes while ch
   const again = await open(image, workDir);
   assert.ok((await readWhole(again, '/big')).equals(data));
   await again.close();
+});
+
+test('CacheKeeper: while the backend is down nothing is taken; when it is back the cache shrinks by itself', async (t) => {
+  const { images, workDir } = makeImages(t, 2, 2_000_000);
+  const [image, other] = images;
+  assert.ok(image !== undefined && other !== undefined);
+  await fill(other, workDir);
+  const blob = readFileSync(join(image.blobDir, image.blobId));
+  const server = await BlobServer.start(t, { find: () => blob });
+  const config = instanceConfig({
+    blobDir: image.blobDir,
+    workDir,
+    rafs: { batch_size: 0 },
+    filecache: { max_size: 1 << 20 },
+  });
+  assert.ok(config.backend !== null);
+  const backend = { addr: `http://${server.host}`, timeout: 5, outage_wait: 600 };
+  config.backend = { ...config.backend, type: 'http-proxy', localfs: null, 'http-proxy': backend };
+  const options = { bootstrap: image.bootstrap, id: 'gc', logger: collectingLogger([]), config };
+  const instance = await RafsInstance.open({ ...options, decodeThreads: 0, publishMs: 5, gcMs: 3_600_000 });
+  const ino = instance.image.lookup(instance.image.rootIno, Buffer.from('big'));
+  const read = async (index: number): Promise<void> => {
+    const target = Buffer.alloc(100);
+    await instance.read(ino, index * CHUNK, 100, target);
+    assert.ok(target.equals(sampleData(2_000_000, 30).subarray(index * CHUNK, index * CHUNK + 100)));
+  };
+  for (let index = 0; index < 25; index++) await read(index);
+  await server.down();
+  const waiting = read(28);
+  while (instance.metrics().backend.outage?.down !== true)
+    await new Promise((resolve) => void setTimeout(resolve, 5));
+  for (let round = 0; round < 3; round++) await instance.collectGarbage();
+  assert.equal(instance.metrics().blobcache.evicted_bytes, 0);
+  assert.ok(existsSync(join(workDir, `${other.blobId}.blob.data`)));
+  // what is cached is served meanwhile
+  for (let index = 0; index < 25; index++) await read(index);
+  await server.up();
+  await waiting;
+  // the reader has its bytes a moment before the request is over
+  while (instance.metrics().backend.outage?.down !== false)
+    await new Promise((resolve) => void setTimeout(resolve, 5));
+  await instance.collectGarbage();
+  assert.ok(instance.metrics().blobcache.evicted_bytes > 1_000_000);
+  assert.equal(existsSync(join(workDir, `${other.blobId}.blob.data`)), false);
+  for (let index = 0; index < 30; index++) await read(index);
+  await instance.close();
 });
 
 test('CacheKeeper: an encrypted cache gives chunks back as well', async (t) => {

@@ -11,6 +11,7 @@ import type { TestContext } from 'node:test';
 import { NydusError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { RafsInstance } from '../../src/rafs/instance.ts';
+import { fixedCredentials } from '../../src/registry/credentials.ts';
 import { Repository } from '../../src/registry/repository.ts';
 import { RegistryServer } from '../../src/registry/server/server.ts';
 import { RegistryTransport } from '../../src/registry/transport.ts';
@@ -128,6 +129,59 @@ test(
     await link.setDown(false);
     for (const name of FILES)
       assert.equal(await sumOf(daemon, name), sum(files.get(name) ?? Buffer.alloc(0)));
+  },
+);
+
+test(
+  'nydusd: tokens that end while four readers read, and a registry that forgets them all',
+  { skip: requireFuse() },
+  async (t) => {
+    const { dir, bootstrap, blob, files } = build(t, 1_500_000);
+    const users = { ann: 'secret' };
+    const tokens: number[] = [];
+    const server = await RegistryServer.start({
+      dir: join(dir, 'registry'),
+      access: { kind: 'token', users, ttlSeconds: 1 },
+      intercept: ({ url }) => {
+        if (url?.startsWith('/token') === true) tokens.push(performance.now());
+        return false;
+      },
+    });
+    t.after(() => server.close());
+    const credentials = fixedCredentials({ username: 'ann', password: 'secret' });
+    const transport = new RegistryTransport({ host: server.host, plainHttp: true, credentials });
+    await new Repository(transport, 'app').pushBytes(blob);
+    await transport.close();
+    const link = await startDelayProxy({
+      target: { host: '127.0.0.1', port: server.port },
+      rttMs: 5,
+      bitsPerSecond: 12e6,
+    });
+    t.after(() => link.close());
+    const auth = Buffer.from('ann:secret').toString('base64');
+    const registry = { scheme: 'http', host: `127.0.0.1:${link.port}`, repo: 'app', auth, timeout: 20 };
+    mkdirSync(join(dir, 'cache'));
+    const device = {
+      backend: { type: 'registry', config: registry },
+      cache: { type: 'blobcache', config: { work_dir: join(dir, 'cache') } },
+    };
+    const before = tokens.length;
+    await using daemon = await startDaemon({
+      bootstrap,
+      workDir: join(dir, 'run'),
+      config: { device, mode: 'direct', amplify_io: 0 },
+    });
+    const reading = Promise.all(FILES.map((name) => sumOf(daemon, name)));
+    // the blob takes 4 s on this link
+    while (link.bytes().toClient < 2_000_000) await new Promise((resolve) => setTimeout(resolve, 5));
+    server.access.revokeAll();
+    assert.deepEqual(
+      await reading,
+      FILES.map((name) => sum(files.get(name) ?? Buffer.alloc(0))),
+    );
+    assert.ok(tokens.length - before >= 3, `${tokens.length - before} tokens`);
+    assert.equal(linesOf(daemon, /Input\/output|EIO| is down: |status 401/), 0, daemon.log);
+    assert.ok(!daemon.log.includes('secret') && !daemon.log.includes(auth));
   },
 );
 

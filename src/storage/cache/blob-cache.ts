@@ -5,7 +5,6 @@
 import { BackendError, IntegrityError } from '../../base/errors.ts';
 import type { Link } from '../backend/link.ts';
 import type { BlobFiles } from './blob-files.ts';
-import type { CacheHealth } from './cache-health.ts';
 import { ChunkFetcher, type FetcherOptions, type JobEnd } from './chunk-fetcher.ts';
 import type { ChunkMap } from './chunk-map.ts';
 import type { ChunkTable } from './chunk-table.ts';
@@ -99,9 +98,14 @@ export class BlobCache {
     return this.#options.reader?.link;
   }
 
-  /** Whether its file takes data. */
-  get health(): CacheHealth {
-    return this.#files.health;
+  /** True while its file takes no data: it refused some lately, or cannot be written at all. */
+  get isDegraded(): boolean {
+    return this.#files.health.isDegraded || this.#files.isRefused;
+  }
+
+  /** Writes that its file refused. */
+  get writeErrors(): number {
+    return this.#files.health.writeErrors;
   }
 
   /** Chunks on their way. */

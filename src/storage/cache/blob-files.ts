@@ -18,6 +18,8 @@ export interface BlobFilesOptions {
   data: DataFile | undefined;
   /** look for a chunk in the data file, verifying it, before it is fetched: the map does not know */
   probe: boolean;
+  /** it should be kept, and cannot be */
+  refused?: boolean | undefined;
   /** every chunk starts at a block boundary */
   aligned: boolean;
   /** milliseconds until what was written is flushed and its bits are set in the file */
@@ -35,6 +37,8 @@ export class BlobFiles {
   readonly data: DataFile | undefined;
   readonly probe: boolean;
   readonly health: CacheHealth;
+  /** it cannot be kept: its file is read-only, or there can be none */
+  readonly isRefused: boolean;
   readonly publisher: Publisher;
   readonly puncher: HolePuncher;
   readonly neighbours: Neighbours | undefined;
@@ -58,6 +62,9 @@ export class BlobFiles {
     this.neighbours = options.neighbours;
     this.publisher = new Publisher(map, data, publishMs, logger, (chunks) => this.neighbours?.record(chunks));
     this.puncher = new HolePuncher(map, aligned);
+    this.isRefused = options.refused === true || data?.writable === false;
+    if (data?.writable === false)
+      logger.warn(`cache file ${data.path} is read-only: its blob is served without further caching`);
   }
 
   /** A chunk is on its way no longer. */

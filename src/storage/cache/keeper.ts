@@ -1,5 +1,5 @@
 // Keeps a cache directory below its size while images are served from it: unused blobs go first, then cold chunks of the blobs that
-// this instance serves. Looks every few seconds, and gives way to readers.
+// this instance serves. Looks every few seconds, and gives way to readers, and to an outage of the backend.
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { formatSize } from '../../base/size.ts';
@@ -23,6 +23,8 @@ export interface KeeperOptions {
   logger: Logger;
   /** true while a reader waits for a fetch */
   isBusy: () => boolean;
+  /** true while the backend is known to be down: what goes now could not be fetched again */
+  isDown: () => boolean;
   /** told after blobs were deleted */
   evicted?: (() => void) | undefined;
   intervalMs: number | undefined;
@@ -52,11 +54,12 @@ export class CacheKeeper {
   }
 
   async #look(): Promise<void> {
-    const { workDir, maxBytes, caches, meter, logger, isBusy, intervalMs } = this.#options;
+    const { workDir, maxBytes, caches, meter, logger, isBusy, isDown, intervalMs } = this.#options;
     const until = performance.now() + Math.min(PATIENCE_MS, intervalMs ?? INTERVAL_MS);
     while (isBusy() && performance.now() < until)
       await new Promise((resolve) => void setTimeout(resolve, BUSY_POLL_MS));
-    if (this.#stopped) return;
+    // an outage fills no cache either
+    if (this.#stopped || isDown()) return;
     const goal = maxBytes * LOW_WATER;
     const { before, after, evicted } = evictBlobs(workDir, { maxBytes, goalBytes: goal });
     if (before <= maxBytes) return;

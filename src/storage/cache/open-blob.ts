@@ -70,6 +70,8 @@ interface Files {
   data: DataFile | undefined;
   /** chunks that are not ready may be in the data file all the same: verify before fetching */
   probe: boolean;
+  /** the directory could not be used */
+  refused?: boolean;
 }
 
 const MEMORY_ONLY = (count: number): Files => ({
@@ -132,7 +134,7 @@ function openFiles(options: OpenBlobOptions): Files {
     logger.warn(
       `cannot use the cache of blob ${blobId} in ${workDir}: ${messageOf(error)}; it is served without caching`,
     );
-    return MEMORY_ONLY(count);
+    return { ...MEMORY_ONLY(count), refused: true };
   }
 }
 
