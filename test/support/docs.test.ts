@@ -4,6 +4,11 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import type { Command } from '../../src/cli/command.ts';
+import { nydusImage } from '../../src/cli/nydus-image/program.ts';
+import { nydusctl } from '../../src/cli/nydusctl/program.ts';
+import { nydusd } from '../../src/cli/nydusd.ts';
+import { nydusify } from '../../src/cli/nydusify/program.ts';
 import { repoRoot } from './golden.ts';
 
 test('docs/limits.md: says what src/base/limits.ts says', () => {
@@ -26,6 +31,38 @@ for (const page of [
     assert.deepEqual(missing, []);
   });
 }
+
+/** Words of a command line that a program and its commands refuse by name. */
+async function refusedWords(command: Command): Promise<string[]> {
+  const own = Object.entries(command.options).flatMap(([name, option]) => [
+    ...(option.refused === undefined ? [] : [`--${name}`]),
+    ...Object.keys((option.type === 'string' && option.refusedValues) || {}),
+  ]);
+  const below = await Promise.all(
+    Object.values(command.subcommands).map(async ({ load }) => refusedWords(await load())),
+  );
+  return [...new Set([...Object.keys(command.refusedSubcommands), ...own, ...below.flat()])];
+}
+
+test('docs/compat.md: names exactly what the command tables refuse', async () => {
+  const text = readFileSync(join(repoRoot, 'docs/compat.md'), 'utf8');
+  const [, section = ''] = /^## 3\. (.*?)^## 4\. /ms.exec(text) ?? [];
+  for (const program of [nydusImage, nydusify, nydusd, nydusctl]) {
+    const rows = section.split('\n').filter((line) => line.startsWith(`| \`${program.name}\` |`));
+    const refused = await refusedWords(program);
+    assert.equal(rows.length, refused.length > 0 ? 1 : 0, `rows of ${program.name}`);
+    const row = rows[0] ?? '';
+    assert.deepEqual(
+      refused.filter((word) => !row.includes(`\`${word}\``)),
+      [],
+      program.name,
+    );
+    // a word of its own list that is not refused must at least be there together with another one
+    const named = [...row.matchAll(/`(--[a-z-]+)`(?! together)/g)].map((match) => match[1] ?? '');
+    const served = named.filter((word) => !refused.includes(word));
+    assert.deepEqual(served, program === nydusify ? ['--backend-type'] : [], program.name);
+  }
+});
 
 test('docs/dependencies.md: lists every package of package.json', () => {
   const text = readFileSync(join(repoRoot, 'docs/dependencies.md'), 'utf8');
