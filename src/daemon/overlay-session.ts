@@ -19,6 +19,8 @@ import type {
 export interface OverlayCalls {
   mountOverlay(options: { place: string; upperDir: string; workDir: string; writable: boolean }): void;
   unmountOverlay(place: string): void;
+  /** it is this daemon's from now on, whoever put it there */
+  claimOverlay(place: string, keptBy: string): void;
   /** true when one lies there, whoever put it there */
   isOverlay(place: string): boolean;
 }
@@ -28,6 +30,8 @@ export interface OverlaySessionOptions {
   mountpoint: string;
   writable: boolean;
   logger: Logger;
+  /** path of the record of a guardian that may keep the mount below */
+  keptBy: () => string;
   /** loaded when the first image has a layer */
   calls: () => Promise<OverlayCalls>;
 }
@@ -57,6 +61,7 @@ export class OverlaySession<I extends ImageInstance> implements MountSession<I> 
     const place = this.#placeOf(at);
     const calls = await this.#options.calls();
     calls.mountOverlay({ place, writable: this.#options.writable, ...overlay });
+    calls.claimOverlay(place, this.#options.keptBy());
     this.#covered.add(place);
   }
 
@@ -124,8 +129,13 @@ export class OverlaySession<I extends ImageInstance> implements MountSession<I> 
     await this.#inner.resume?.();
     for (const { at, overlay } of this.#inherited.splice(0)) {
       const place = this.#placeOf(at);
-      if ((await this.#options.calls()).isOverlay(place)) this.#covered.add(place);
-      else await this.#cover(at, overlay);
+      const calls = await this.#options.calls();
+      if (!calls.isOverlay(place)) {
+        await this.#cover(at, overlay);
+        continue;
+      }
+      calls.claimOverlay(place, this.#options.keptBy());
+      this.#covered.add(place);
     }
   }
 

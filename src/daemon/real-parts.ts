@@ -1,5 +1,6 @@
 // The filesystem side as it is: FUSE sessions of serve/, images of rafs/. Loaded when the daemon starts.
 import { closeSync, existsSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { UsageError } from '../base/errors.ts';
 import { RafsInstance } from '../rafs/instance.ts';
 import { detachDeadMounts } from '../serve/fuse/dead-mounts.ts';
@@ -13,6 +14,7 @@ import type { DriverChoice } from '../storage/config.ts';
 import { SharedStorage } from '../storage/shared-storage.ts';
 import { CoveredSession } from './covered-session.ts';
 import type { Covers } from './covers.ts';
+import { keeperPath } from './upgrade/keeper-path.ts';
 import { OverlaySession, type OverlayCalls } from './overlay-session.ts';
 import type {
   DaemonParts,
@@ -140,10 +142,11 @@ async function adoptKernel(options: SessionOptions, parcel: number): Promise<Mou
 
 function withLayers(
   session: MountSession<RafsInstance>,
-  { mountpoint, writable = false, logger }: SessionOptions,
+  { mountpoint, writable = false, logger, apisock }: SessionOptions,
 ): MountSession<RafsInstance> {
+  const keptBy = (): string => resolve(keeperPath(apisock, mountpoint));
   const calls = (): Promise<OverlayCalls> => import('../serve/overlay/kernel-overlay.ts');
-  return new OverlaySession(session, { mountpoint, writable, logger, calls });
+  return new OverlaySession(session, { mountpoint, writable, logger, keptBy, calls });
 }
 
 export const realParts: DaemonParts<RafsInstance> = {

@@ -10,7 +10,7 @@ import { mountInfoOf } from '../fuse/mount-info.ts';
 import { takeFromManager } from '../guardian/fd-store.ts';
 import { endGuardian, isAlive, takeFromGuardian } from '../guardian/guardian.ts';
 import { openParcel, packParcel } from '../guardian/parcel.ts';
-import { isAbandonedOverlay, unmountOverlay } from '../overlay/kernel-overlay.ts';
+import { isOrphanedOverlay, unmountOverlay } from '../overlay/kernel-overlay.ts';
 import { whenGone } from './erofs-mount.ts';
 import { erofsDeviceAt } from './mounted.ts';
 import {
@@ -151,7 +151,7 @@ function hasOverlay(mountpoint: string): boolean {
 /** Uncover a mount: a writable layer of a daemon that ended is put on again. False when nothing was taken away. */
 function takeAwayOverlays(mountpoint: string): boolean {
   let any = false;
-  for (; isAbandonedOverlay(mountInfoOf(mountpoint)?.source ?? ''); any = true) unmountOverlay(mountpoint);
+  for (; isOrphanedOverlay(mountInfoOf(mountpoint)); any = true) unmountOverlay(mountpoint);
   return any;
 }
 

@@ -15,7 +15,7 @@ const ANSWER_MS = 1000;
 
 async function isDead(mountpoint: string): Promise<boolean> {
   const info = mountInfoOf(mountpoint);
-  if (isAbandonedOverlay(info?.source ?? '')) return true;
+  if (isAbandonedOverlay(info)) return true;
   if (info?.type !== 'overlay' && info?.type.startsWith('fuse') !== true) return false;
   let timer: NodeJS.Timeout | undefined;
   const silent = new Promise<boolean>((resolve) => (timer = setTimeout(() => resolve(false), ANSWER_MS)));

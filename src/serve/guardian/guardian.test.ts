@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, existsSync, fstatSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { requireRoot } from '../../../test/support/prerequisites.ts';
@@ -42,7 +42,9 @@ test(
     });
     const inodes = fds.map((fd) => fstatSync(fd).ino);
     const died = Promise.withResolvers<number>();
-    const made = await startGuardian(fds, join(dir, 'record'), ({ pid }) => died.resolve(pid));
+    // as the path of a socket may be given
+    const path = relative(process.cwd(), join(dir, 'record'));
+    const made = await startGuardian(fds, path, ({ pid }) => died.resolve(pid));
     const guardian = made.identity;
     record(dir, { pid: 1, startTime: '0' }, guardian);
     await made.confirm();

@@ -2,6 +2,7 @@
 // Nobody talks to it: a successor takes the descriptors by their numbers. Source: DESIGN 2.1.
 import type { ChildProcessByStdio } from 'node:child_process';
 import { closeSync, readFileSync, writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { withUsualPriority } from '../../base/thread-priority.ts';
 import { socketPair } from '../../native/fd-passing.ts';
@@ -96,7 +97,8 @@ export async function startGuardian(
   let child: ChildProcessByStdio<Writable, Readable, null>;
   try {
     child = withUsualPriority(() =>
-      spawn('sh', ['-c', SCRIPT, MARK, record], {
+      // it is at home elsewhere
+      spawn('sh', ['-c', SCRIPT, MARK, resolve(record)], {
         argv0: name,
         detached: true,
         cwd: '/',
@@ -109,15 +111,15 @@ export async function startGuardian(
     closeSync(silent);
   }
   const { pid, stdin, stdout } = child;
-  await new Promise<void>((resolve, reject) => {
+  await new Promise<void>((done, reject) => {
     child.once('error', reject);
-    child.once('spawn', resolve);
+    child.once('spawn', done);
   });
   const startTime = pid === undefined ? undefined : startTimeOf(pid);
   if (pid === undefined || startTime === undefined) throw new Error('the guardian ended at once');
   const identity = { pid, startTime };
-  const found = new Promise<boolean>((resolve) => {
-    stdout.once('data', () => resolve(true)).once('close', () => resolve(false));
+  const found = new Promise<boolean>((done) => {
+    stdout.once('data', () => done(true)).once('close', () => done(false));
   });
   stdin.on('error', () => {}); // it has ended: that is told by `confirm`
   child.once('exit', () => onDeath(identity));

@@ -1,8 +1,9 @@
 // A writable layer over what is mounted: the kernel's own overlayfs, put on top of it. Decision 0004.
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { messageOf, UsageError } from '../../base/errors.ts';
 import { makeDirectories } from '../../base/make-directories.ts';
-import { mountInfoOf } from '../fuse/mount-info.ts';
-import { isAlive, startTimeOf } from '../guardian/guardian.ts';
+import { mountInfoOf, type MountInfo } from '../fuse/mount-info.ts';
+import { bootId, isAlive, startTimeOf, type ProcessIdentity } from '../guardian/guardian.ts';
 import {
   MNT_DETACH,
   mount,
@@ -52,7 +53,64 @@ export function mountOverlay(options: OverlayOptions): void {
 
 /** Take it away, also while files are open on it. */
 export function unmountOverlay(place: string): void {
+  const info = mountInfoOf(place);
   unmount(place, MNT_DETACH);
+  if (info !== undefined) rmSync(claimPath(info), { force: true });
+}
+
+/** Whose an overlay is now: its source names who made it, which is not to be changed. */
+interface Claim {
+  boot: string;
+  source: string;
+  owner: ProcessIdentity;
+  /** record of the guardian that keeps what lies below it */
+  keptBy: string;
+}
+
+/** The system's directory for what is gone after a boot. */
+function claimPath({ major, minor }: MountInfo): string {
+  return `/run/nydusd-overlay-${major}:${minor}`;
+}
+
+/**
+ * Say that the overlay at a place is this process's, whoever made it.
+ *
+ * @param keptBy path of the record of a guardian; while that one lives the overlay waits for the next daemon
+ */
+export function claimOverlay(place: string, keptBy: string): void {
+  const info = mountInfoOf(place);
+  if (info === undefined) return;
+  const owner = { pid: process.pid, startTime: startTimeOf(process.pid) ?? '' };
+  const claim: Claim = { boot: bootId(), source: info.source, owner, keptBy };
+  const path = claimPath(info);
+  try {
+    writeFileSync(`${path}.new`, `${JSON.stringify(claim)}\n`, { mode: 0o600 });
+    renameSync(`${path}.new`, path);
+  } catch {
+    // without /run another daemon at this mountpoint may take it for abandoned
+  }
+}
+
+function claimOn(info: MountInfo): Claim | undefined {
+  try {
+    const claim = JSON.parse(readFileSync(claimPath(info), 'utf8')) as Claim;
+    return claim.boot === bootId() && claim.source === info.source ? claim : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether the guardian of a record lives. */
+function isKept(record: string): boolean {
+  try {
+    const { guardian, former } = JSON.parse(readFileSync(record, 'utf8')) as {
+      guardian?: ProcessIdentity;
+      former?: ProcessIdentity;
+    };
+    return [guardian, former].some((each) => each !== undefined && isAlive(each));
+  } catch {
+    return false;
+  }
 }
 
 /** True when one of ours lies there, put there by this daemon or by one before it. */
@@ -60,8 +118,18 @@ export function isOverlay(place: string): boolean {
   return mountInfoOf(place)?.source.split(':')[0] === SOURCE;
 }
 
-/** Whether the mount of a source was made by a daemon that is gone. */
-export function isAbandonedOverlay(source: string): boolean {
-  const [name, pid = '', started = ''] = source.split(':');
-  return name === SOURCE && !isAlive({ pid: Number(pid), startTime: started });
+/** Whether a mount is an overlay of a daemon that is gone. */
+export function isOrphanedOverlay(info: MountInfo | undefined): boolean {
+  const [name, pid = '', started = ''] = info?.source.split(':') ?? [];
+  if (info === undefined || name !== SOURCE) return false;
+  if (isAlive({ pid: Number(pid), startTime: started })) return false;
+  const owner = claimOn(info)?.owner;
+  return owner === undefined || !isAlive(owner);
+}
+
+/** The same, and nobody keeps what lies below it for a daemon to come. */
+export function isAbandonedOverlay(info: MountInfo | undefined): boolean {
+  if (info === undefined || !isOrphanedOverlay(info)) return false;
+  const claim = claimOn(info);
+  return claim === undefined || !isKept(claim.keptBy);
 }

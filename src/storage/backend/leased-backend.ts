@@ -94,14 +94,20 @@ class LeasedReader implements BlobReader {
   readonly blobId: string;
   readonly #meter: BackendMeter;
   readonly #closing: AbortSignal;
-  #lent: LentBackend;
-  /** the one that is there, and the one to use: they differ while another backend opens the blob */
+  /** the one to read from */
+  #wanted: LentBackend;
+  /** the one that has the blob open for us */
+  #held: LentBackend | undefined;
   #reader: BlobReader;
-  #next: Promise<BlobReader>;
+  /** undefined: the blob could not be opened, whoever reads tries again */
+  #next: Promise<BlobReader> | undefined;
+  /** openings, one after another */
+  #turn: Promise<void> = Promise.resolve();
 
   constructor(lent: LentBackend, reader: BlobReader, meter: BackendMeter, closing: AbortSignal) {
     this.blobId = reader.blobId;
-    this.#lent = lent;
+    this.#wanted = lent;
+    this.#held = lent;
     this.#reader = reader;
     this.#next = Promise.resolve(reader);
     this.#meter = meter;
@@ -116,25 +122,50 @@ class LeasedReader implements BlobReader {
     return this.#reader.link;
   }
 
-  /** Read from another backend from now on. */
+  /** Read from another backend from now on. @throws BackendError  it has no such blob; the next read asks it again */
   async move(lent: LentBackend): Promise<void> {
-    const before = this.#lent;
-    this.#lent = lent;
-    const opening = lent.open(this.blobId);
+    this.#wanted = lent;
+    this.#next = undefined;
+    await this.#open();
+  }
+
+  #open(): Promise<BlobReader> {
+    if (this.#next !== undefined) return this.#next;
+    const opening = this.#turn.then(() => this.#exchange());
     this.#next = opening;
-    const reader = await opening;
-    if (this.#lent === lent) this.#reader = reader;
-    await before.closeReader(this.blobId);
+    this.#turn = opening.then(
+      () => {},
+      () => {
+        if (this.#next === opening) this.#next = undefined;
+      },
+    );
+    return opening;
+  }
+
+  /** Open the blob where it is wanted, and give back where it was, whether that succeeds or not. */
+  async #exchange(): Promise<BlobReader> {
+    const [before, lent] = [this.#held, this.#wanted];
+    if (before === lent) return this.#reader;
+    try {
+      this.#reader = await lent.open(this.blobId);
+      this.#held = lent;
+    } catch (error) {
+      this.#held = undefined;
+      throw error;
+    } finally {
+      await before?.closeReader(this.blobId);
+    }
+    return this.#reader;
   }
 
   async size(): Promise<number> {
-    return (await this.#next).size();
+    return (await this.#open()).size();
   }
 
   async read(offset: number, length: number, signal?: AbortSignal, how?: ReadHow): Promise<Uint8Array> {
     this.#closing.throwIfAborted();
     const either = signal === undefined ? this.#closing : AbortSignal.any([signal, this.#closing]);
-    return (await this.#next).read(offset, length, either, { ...how, counted: this.#meter });
+    return (await this.#open()).read(offset, length, either, { ...how, counted: this.#meter });
   }
 
   note(offset: number, got: number, millis: number): void {
@@ -143,8 +174,11 @@ class LeasedReader implements BlobReader {
   }
 
   /** The backend closes what nobody uses any more. */
-  leave(): Promise<void> {
-    return this.#lent.closeReader(this.blobId);
+  async leave(): Promise<void> {
+    await this.#turn;
+    const held = this.#held;
+    this.#held = undefined;
+    await held?.closeReader(this.blobId);
   }
 
   close(): void {}
