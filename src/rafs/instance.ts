@@ -1,14 +1,12 @@
 // One mounted image: its bootstrap, the caches of its blobs, its backend. Lives on the main thread; other threads read what
 // is local through LocalReader and come here with the rest. Source: blob-and-cache.md 17, 18; nydusd.md 7.5.
 import { availableParallelism } from 'node:os';
-import { BackendError, messageOf, UsageError } from '../base/errors.ts';
+import { UsageError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { newAttr, type ChunkRef, type RafsImage } from '../format/image.ts';
-import { addressOf, preadFull } from '../native/file-io.ts';
+import type { RafsImage } from '../format/image.ts';
 import { openBackend, type Backend, type BackendSetting } from '../storage/backend/backend.ts';
 import type { BackendMetrics } from '../storage/backend/meter.ts';
 import type { BlobCache } from '../storage/cache/blob-cache.ts';
-import type { ChunkTable } from '../storage/cache/chunk-table.ts';
 import {
   newCounters,
   sumChunkReads,
@@ -17,21 +15,18 @@ import {
 } from '../storage/cache/blob-share.ts';
 import { refuseUnsupported } from '../storage/cache/blob-sizes.ts';
 import { acquireDecodePool, DecodePool, releaseDecodePool } from '../storage/cache/decode-pool.ts';
-import { MIN_BATCH } from '../storage/cache/fetch-plan.ts';
 import { CacheKeeper } from '../storage/cache/keeper.ts';
 import { CacheMeter, type BlobcacheMetrics } from '../storage/cache/meter.ts';
-import type { RecordTable } from '../storage/cache/record-table.ts';
 import type { CacheConfig, ConfigV2, PrefetchConfig, RafsConfig } from '../storage/config.ts';
 import type { ChunkDatabase } from '../storage/dedup/chunk-database.ts';
 import type { SharedStorage } from '../storage/shared-storage.ts';
-import { amplify5 } from './amplify.ts';
 import { LocalReader, MISS } from './local-reader.ts';
+import { MissReads } from './miss-reads.ts';
 import { checkCache, openOne, prepareWorkDir, type OpenBlob } from './open-blobs.ts';
 import { openBootstrap, type OpenedBootstrap } from './open.ts';
 import { Prefetcher } from './prefetch.ts';
 import { LinkReadAhead } from './link-read-ahead.ts';
 import { ReadAhead } from './read-ahead.ts';
-import { chunksOfFile, planRead, type ReadPiece } from './read-plan.ts';
 
 /** Decode threads of one instance at most: more than cores only add memory. */
 const MAX_DECODE_THREADS = 4;
@@ -68,22 +63,17 @@ export class RafsInstance {
   readonly share: InstanceShare;
   readonly id: string;
   readonly #bootstrap: OpenedBootstrap;
-  readonly #rafs: RafsConfig;
   readonly #workDir: string | undefined;
   readonly #backend: Backend;
   readonly #blobs: (OpenBlob | undefined)[];
   readonly #pool: DecodePool;
   readonly #meter: CacheMeter;
-  readonly #logger: Logger;
   readonly #local: LocalReader;
-  readonly #batch: number;
+  readonly #misses: MissReads;
   readonly #prefetcher: Prefetcher;
   readonly #keeper: CacheKeeper | undefined;
   /** by blob index; none where nothing can be kept, or `batch_size` is 0 */
   readonly #ahead: (ReadAhead | LinkReadAhead | undefined)[];
-  /** readers that wait for a fetch */
-  #waiting = 0;
-  #userBytes = 0;
   readonly #dedup: ChunkDatabase | undefined;
   #closing: Promise<void> | undefined;
 
@@ -105,15 +95,12 @@ export class RafsInstance {
     this.id = options.id;
     this.image = bootstrap.image;
     this.#bootstrap = bootstrap;
-    this.#rafs = rafs;
     this.#workDir = parts.workDir;
     this.#backend = parts.backend;
     this.#blobs = parts.blobs;
     this.#pool = parts.pool;
     this.#meter = parts.meter;
     this.#dedup = parts.dedup;
-    this.#logger = options.logger;
-    this.#batch = Math.max(rafs.batch_size, MIN_BATCH);
     this.share = {
       bootstrapPath: options.bootstrap,
       blobs: parts.blobs.map((blob) => {
@@ -138,6 +125,16 @@ export class RafsInstance {
       if (link === undefined) return new ReadAhead(blob.cache, positions, index);
       return new LinkReadAhead(blob.cache, link, positions, index);
     });
+    this.#misses = new MissReads({
+      image: this.image,
+      blobs: parts.blobs,
+      ahead: this.#ahead,
+      positions,
+      batchSize: rafs.batch_size,
+      keeps: parts.workDir !== undefined,
+      meter: parts.meter,
+      logger: options.logger,
+    });
     if (parts.workDir !== undefined && parts.maxSize > 0) {
       this.#keeper = new CacheKeeper({
         workDir: parts.workDir,
@@ -145,7 +142,7 @@ export class RafsInstance {
         caches: parts.blobs.flatMap((blob) => (blob === undefined ? [] : [blob.cache])),
         meter: parts.meter,
         logger: options.logger,
-        isBusy: () => this.#waiting > 0,
+        isBusy: () => this.#misses.waiting > 0,
         isDown: () => parts.backend.isDown === true,
         evicted: () => parts.dedup?.prune(),
         intervalMs: options.gcMs,
@@ -158,8 +155,8 @@ export class RafsInstance {
       run: parts.prefetch,
       meter: parts.meter,
       logger: options.logger,
-      isBusy: () => this.#waiting > 0,
-      userBytes: () => this.#userBytes,
+      isBusy: () => this.#misses.waiting > 0,
+      userBytes: () => this.#misses.userBytes,
     });
   }
 
@@ -249,24 +246,7 @@ export class RafsInstance {
   ): Promise<number> {
     const local = this.#local.read(ino, offset, size, target, 0);
     if (local !== MISS) return local;
-    const attr = newAttr();
-    this.image.attr(ino, attr);
-    const pieces = planRead(this.image, ino, attr.size, offset, size);
-    this.#waiting++;
-    let plain: Map<number, Map<number, Uint8Array>>;
-    try {
-      plain = await this.#obtain(ino, offset, size, pieces, signal);
-    } finally {
-      this.#waiting--;
-    }
-    const length = Math.min(size, attr.size - offset);
-    target.fill(0, 0, length);
-    for (const piece of pieces) {
-      const bytes = plain.get(piece.ref.blobIndex)?.get(piece.ref.chunkIndex);
-      if (bytes !== undefined) target.set(bytes.subarray(piece.from, piece.from + piece.size), piece.at);
-      else await this.#readFile(piece, target, signal);
-    }
-    return length;
+    return this.#misses.read(ino, offset, size, target, signal);
   }
 
   /** The cache of a blob, undefined for one without chunks: for drivers whose reader is the kernel itself. */
@@ -280,133 +260,12 @@ export class RafsInstance {
    * @returns bytes of those that could not be written to the data file; the others are in it
    * @throws as `read`
    */
-  async fetchChunks(
+  fetchChunks(
     blobIndex: number,
     chunks: readonly number[],
     signal?: AbortSignal,
   ): Promise<Map<number, Uint8Array>> {
-    const { cache } = this.#blob(blobIndex);
-    const table = await cache.table();
-    const missing = chunks.find((index) => !cache.refresh(table, index));
-    const last = chunks.at(-1);
-    if (last !== undefined) new Int32Array(this.share.positions)[blobIndex] = last;
-    if (missing === undefined) return new Map();
-    this.#waiting++;
-    try {
-      for (const index of chunks) this.#userBytes += table.plainSize(index);
-      const obtaining = cache.obtain(chunks, { batch: this.#batch, extend: true, urgent: true }, signal);
-      this.#ahead[blobIndex]?.miss(missing);
-      const plain = await obtaining;
-      this.#ahead[blobIndex]?.fetched(missing);
-      return plain;
-    } finally {
-      this.#waiting--;
-    }
-  }
-
-  #blob(blobIndex: number): OpenBlob {
-    const blob = this.#blobs[blobIndex];
-    if (blob === undefined)
-      throw new BackendError(`a chunk of blob ${blobIndex} is wanted, the blob has none`);
-    return blob;
-  }
-
-  /** Chunks by blob index, then chunk index, for those that the data file does not have. */
-  async #obtain(
-    ino: number,
-    offset: number,
-    size: number,
-    pieces: readonly ReadPiece[],
-    signal: AbortSignal | undefined,
-  ): Promise<Map<number, Map<number, Uint8Array>>> {
-    const wanted = new Map<number, number[]>();
-    for (const { ref } of pieces) {
-      const blob = this.#blob(ref.blobIndex);
-      const list = wanted.get(ref.blobIndex) ?? [];
-      wanted.set(ref.blobIndex, list);
-      if (!list.includes(ref.chunkIndex)) list.push(ref.chunkIndex);
-      this.#meter.total++;
-      if (blob.cache.mode === 'plain' && blob.cache.map.isReady(ref.chunkIndex)) this.#meter.partialHits++;
-      else this.#userBytes += ref.uncompressedSize;
-      blob.records?.note(ref.chunkIndex, ref.recordOffset);
-    }
-    const out = new Map<number, Map<number, Uint8Array>>();
-    const jobs = [...wanted].map(async ([blobIndex, chunks]) => {
-      const { cache, records } = this.#blob(blobIndex);
-      const table = await this.#checkPlaces(cache, pieces, blobIndex);
-      const missing = chunks.find((index) => !cache.refresh(table, index));
-      const extra =
-        records === undefined || missing === undefined
-          ? []
-          : this.#amplify(records, ino, offset, size, pieces, blobIndex);
-      const options = { batch: this.#batch, extend: records === undefined, urgent: true, extra };
-      const obtaining = cache.obtain(chunks, options, signal);
-      if (missing !== undefined)
-        this.#ahead[blobIndex]?.miss(missing, chunksOfFile(this.image, ino, blobIndex));
-      out.set(blobIndex, await obtaining);
-      if (missing !== undefined) this.#ahead[blobIndex]?.fetched(missing);
-    });
-    await Promise.all(jobs);
-    return out;
-  }
-
-  /** The bootstrap and the chunk table of the blob must agree where a chunk is: readers go by the first, writers by the other. */
-  async #checkPlaces(cache: BlobCache, pieces: readonly ReadPiece[], blobIndex: number): Promise<ChunkTable> {
-    let table = await cache.table();
-    let problem = placeProblem(table, cache.blobId, pieces, blobIndex);
-    if (problem !== undefined && (await cache.reloadTable())) {
-      table = await cache.table();
-      problem = placeProblem(table, cache.blobId, pieces, blobIndex);
-    }
-    if (problem !== undefined) throw new BackendError(problem);
-    return table;
-  }
-
-  #amplify(
-    records: RecordTable,
-    ino: number,
-    offset: number,
-    size: number,
-    pieces: readonly ReadPiece[],
-    blobIndex: number,
-  ): number[] {
-    const last = pieces.at(-1)?.ref;
-    if (last === undefined || last.blobIndex !== blobIndex || this.#workDir === undefined) return [];
-    const stored = (ref: ChunkRef): { start: number; end: number } => {
-      records.note(ref.chunkIndex, ref.recordOffset);
-      const start = records.storedOffset(ref.chunkIndex);
-      return { start, end: start + records.storedSize(ref.chunkIndex) };
-    };
-    const place = { blobIndex, end: stored(last).end };
-    try {
-      return amplify5(this.image, ino, offset, size, this.#rafs.batch_size, place, stored).map(
-        (ref) => ref.chunkIndex,
-      );
-    } catch (error) {
-      // a damaged file that nobody asked for must not fail this read
-      this.#logger.debug(`read of inode ${ino} is not extended: ${messageOf(error)}`);
-      return [];
-    }
-  }
-
-  /** Copy a piece from the data file; when that fails, once more from the backend, past the cache. */
-  async #readFile(piece: ReadPiece, target: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
-    const { ref, from, size, at } = piece;
-    const { cache } = this.#blob(ref.blobIndex);
-    const fd = cache.data?.fd ?? -1;
-    // the garbage collection may have taken it since it was obtained
-    const isThere = cache.map.isReady(ref.chunkIndex);
-    if (isThere && preadFull(fd, addressOf(target) + at, size, ref.uncompressedOffset + from) === size)
-      return;
-    if (isThere)
-      this.#logger.warn(
-        `cannot read chunk ${ref.chunkIndex} of blob ${cache.blobId} from its cache file, fetching it`,
-      );
-    const options = { batch: this.#batch, extend: false, urgent: true, bypass: true };
-    const bytes = (await cache.obtain([ref.chunkIndex], options, signal)).get(ref.chunkIndex);
-    if (bytes === undefined)
-      throw new BackendError(`chunk ${ref.chunkIndex} of blob ${cache.blobId} did not arrive`);
-    target.set(bytes.subarray(from, from + size), at);
+    return this.#misses.fetchChunks(blobIndex, chunks, signal);
   }
 
   /**
@@ -490,21 +349,4 @@ async function closeDedup(dedup: ChunkDatabase | undefined): Promise<void> {
 function noShare(): BlobShare {
   const none = (): SharedArrayBuffer => new SharedArrayBuffer(8);
   return { dataFd: -1, ready: none(), touched: none(), epoch: none(), chunkCount: 0 };
-}
-
-/** What the bootstrap and the chunk table of a blob do not agree on. */
-function placeProblem(
-  table: ChunkTable,
-  blobId: string,
-  pieces: readonly ReadPiece[],
-  blobIndex: number,
-): string | undefined {
-  for (const { ref } of pieces) {
-    if (ref.blobIndex !== blobIndex) continue;
-    const place = table.plainOffset(ref.chunkIndex);
-    const size = table.plainSize(ref.chunkIndex);
-    if (place === ref.uncompressedOffset && size >= ref.uncompressedSize) continue;
-    return `chunk ${ref.chunkIndex} of blob ${blobId} is ${size} bytes at ${place}, the bootstrap says ${ref.uncompressedSize} at ${ref.uncompressedOffset}`;
-  }
-  return undefined;
 }
