@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { command, program } from './command.ts';
-import { CommandLineError, parseArgs } from './parse.ts';
+import { CommandLineError } from './parse-level.ts';
+import { parseArgs } from './parse.ts';
 import { jaro } from './suggest.ts';
 
 const sub = command({

@@ -1,7 +1,8 @@
 // From an argument list to an exit status: dispatch, help, version, signals, and how failures are reported.
 import { versionText } from '../base/version.ts';
 import type { Command, CommandContext } from './command.ts';
-import { CommandLineError, parseArgs } from './parse.ts';
+import { CommandLineError } from './parse-level.ts';
+import { parseArgs } from './parse.ts';
 
 /** Exit status of a process that a signal ended, as shells report it. */
 export const SIGNAL_STATUS = { SIGINT: 130, SIGTERM: 143 } as const;
