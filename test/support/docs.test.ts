@@ -1,7 +1,7 @@
 // Pages that are generated must be fresh, and links between documents must lead somewhere.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import type { Command } from '../../src/cli/command.ts';
@@ -20,7 +20,12 @@ test('docs/limits.md: says what src/base/limits.ts says', () => {
 
 for (const page of [
   'README.md',
-  ...['architecture', 'compat', 'dependencies', 'measured'].map((name) => `docs/${name}.md`),
+  'CHANGELOG.md',
+  ...['docs', 'docs/decisions'].flatMap((folder) =>
+    readdirSync(join(repoRoot, folder))
+      .filter((name) => name.endsWith('.md'))
+      .map((name) => `${folder}/${name}`),
+  ),
 ]) {
   test(`${page}: its links lead to files of the checkout`, () => {
     const text = readFileSync(join(repoRoot, page), 'utf8');
