@@ -35,8 +35,15 @@ export interface Selection {
   images: SelectedImage[];
 }
 
-function wrong(message: string): UsageError {
-  return new UsageError(message, { exitCode: 1 });
+function wrong(message: string, hint?: string): UsageError {
+  return new UsageError(message, { exitCode: 1, ...(hint === undefined ? {} : { hint }) });
+}
+
+/** Schema 1 of Docker has layers without digests of their tars: nothing can be verified. */
+function hintFor(mediaType: string): string | undefined {
+  return mediaType.startsWith('application/vnd.docker.distribution.manifest.v1+')
+    ? 'images of Docker before 1.10 must be pushed anew'
+    : undefined;
 }
 
 /** Layers we can read: tar, plain or compressed with gzip or zstd; what is inside decides, not the name. */
@@ -88,7 +95,7 @@ export async function selectImages(
     if (!isWanted(platforms, image.platform)) throw noImageFor(source.name, platforms, [image.platform]);
     return { indexType: undefined, images: [image] };
   }
-  if (!isIndexType(type)) throw wrong(`${source.name}: media type ${type} is no image`);
+  if (!isIndexType(type)) throw wrong(`${source.name}: media type ${type} is no image`, hintFor(type));
   const entries = parseIndex(bytes, type).manifests.filter((entry) => !isAttestation(entry));
   const images: SelectedImage[] = [];
   const seen = new Set<string>();

@@ -127,6 +127,22 @@ export class BlobSet {
     refs: readonly ChunkRef[],
     signal: AbortSignal | undefined,
   ): Promise<Map<number, Uint8Array>> {
+    const { cache } = await this.#compared(blobIndex, refs);
+    const chunks = [...new Set(refs.map((ref) => ref.chunkIndex))].sort((a, b) => a - b);
+    return cache.obtain(chunks, { batch: BATCH, extend: false, urgent: true }, signal);
+  }
+
+  /**
+   * Compare where the bootstrap says chunks of a blob are with the blob's own table; no data is read.
+   *
+   * @throws BackendError EIO    the blob or its table cannot be read, or they differ
+   * @throws FormatError, IntegrityError  the table is damaged
+   */
+  async compare(blobIndex: number, refs: readonly ChunkRef[]): Promise<void> {
+    await this.#compared(blobIndex, refs);
+  }
+
+  async #compared(blobIndex: number, refs: readonly ChunkRef[]): Promise<OpenBlob> {
     const blob = this.#blobs[blobIndex];
     if (blob === undefined)
       throw new BackendError(`a chunk of blob ${blobIndex} is wanted, the blob has none`);
@@ -141,8 +157,7 @@ export class BlobSet {
           `chunk ${ref.chunkIndex} of blob ${cache.blobId} is ${size} bytes at ${place}, the bootstrap says ${ref.uncompressedSize} at ${ref.uncompressedOffset}`,
         );
     }
-    const chunks = [...new Set(refs.map((ref) => ref.chunkIndex))].sort((a, b) => a - b);
-    return cache.obtain(chunks, { batch: BATCH, extend: false, urgent: true }, signal);
+    return blob;
   }
 
   /** Finish what is under way, close everything but the backend. */

@@ -8,13 +8,14 @@ import { checkImage, type CheckReport } from '../../rafs/check.ts';
 import { CommandFailure } from '../report.ts';
 import type { CommandContext } from '../command.ts';
 import type { CheckValues } from './check.ts';
+import { checkTables, wantsTables } from './check-tables.ts';
 import { checkFeatureNames } from './flag-names.ts';
 import { imagePath } from './image-options.ts';
 import { chunksOf, walkFacts, type InodeFacts } from './inode-facts.ts';
 import { openImageFile, type ImageFile } from './open-image.ts';
 import { quoted } from './debug-text.ts';
 import { resultDocument, writeResultFile } from './result-file.ts';
-import { checkConfigFile, openCommandLog } from './shared.ts';
+import { openCommandLog, readConfig } from './shared.ts';
 
 function kindOf(facts: InodeFacts): string {
   switch (facts.mode & S_IFMT) {
@@ -83,12 +84,13 @@ export async function runCheck(ctx: CommandContext, values: CheckValues): Promis
   const log = openCommandLog(ctx, values);
   const started = performance.now();
   try {
-    checkConfigFile(values.config, log);
+    const config = values.config === undefined ? undefined : readConfig(values.config, log);
     const { path, stored } = imagePath(values);
     const file = await openImageFile(path, log, stored);
     try {
       const report = checkImage(file.image);
       if (report.problems.length > 0) throw failure(ctx, path, report);
+      if (config !== undefined && wantsTables(config, file.image)) await checkTables(file, config, log);
       if (values.verbose) listInodes(ctx, file.image);
       const seconds = (performance.now() - started) / 1000;
       ctx.stdout.write(`${blobLines(file).join('\n')}\n`);

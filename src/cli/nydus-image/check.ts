@@ -14,7 +14,9 @@ export type CheckValues = Values<typeof options, typeof imagePositionals>;
 export const check = command({
   name: 'nydus-image check',
   summary: 'Validate a bootstrap and report every problem found',
-  description: 'Reads all of the metadata: tree, names, attributes, chunks, tables. Data blobs are not read.',
+  description:
+    'Reads all of the metadata: tree, names, attributes, chunks, tables. Data blobs are not read, but where --config names a ' +
+    'backend and asks for digests to be validated: then the tables inside of v6 blobs are compared with the bootstrap.',
   options,
   positionals: imagePositionals,
   examples: ['nydus-image check image.boot', 'nydus-image check --output-json result.json -v image.boot'],

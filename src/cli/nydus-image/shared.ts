@@ -3,6 +3,7 @@ import { statSync } from 'node:fs';
 import { createLogSink, fileTarget, type LogSink, type LogTarget } from '../../base/log-sink.ts';
 import type { LogLevel, Logger } from '../../base/log.ts';
 import { readConfigFile } from '../../storage/config-parse.ts';
+import type { ConfigV2 } from '../../storage/config.ts';
 import type { CommandContext } from '../command.ts';
 
 /** Options of the program and of every subcommand. */
@@ -38,9 +39,15 @@ export function openCommandLog(ctx: CommandContext, values: object): LogSink {
   return createLogSink({ level: (level ?? 'info') as LogLevel, target, color });
 }
 
-/** Parse the configuration that an option names, so that a wrong one is told before work begins. */
-export function checkConfigFile(path: string | undefined, logger: Logger): void {
-  if (path === undefined) return;
+/** The configuration that an option names. @throws UsageError exit 1  it is wrong; system errors, when it is not there */
+export function readConfig(path: string, logger: Logger): ConfigV2 {
   statSync(path); // a missing file is told in the words of the system
-  for (const warning of readConfigFile(path).warnings) logger.warn(warning);
+  const { config, warnings } = readConfigFile(path);
+  for (const warning of warnings) logger.warn(warning);
+  return config;
+}
+
+/** Parse it where nothing of it is needed, so that a wrong one is told before work begins. */
+export function checkConfigFile(path: string | undefined, logger: Logger): void {
+  if (path !== undefined) readConfig(path, logger);
 }

@@ -23,6 +23,7 @@ import type { RegistryTransport } from '../../registry/transport.ts';
 import { openRegistrySource, openTransport } from './registry-client.ts';
 import { readPrefetchList } from '../nydus-image/prefetch-list.ts';
 import type { NydusifyContext } from './context.ts';
+import { explainDiskError } from './disk-errors.ts';
 import { checkConvert, isDirectoryPath, type ConvertPlan, type Place } from './convert-checks.ts';
 import { openConvertView } from './convert-progress.ts';
 import { withResumableDir, type RunDirectory } from './work-dir.ts';
@@ -228,6 +229,16 @@ function conversionKey(plan: ConvertPlan): string {
   return JSON.stringify({ builder, commit, target, backend, how });
 }
 
+/** Where a conversion writes, by its flags. */
+function placesOf({ workDir, target, backend }: ConvertPlan): Record<string, string> {
+  const dir = backend?.config['dir'];
+  return {
+    ...(target.path === undefined ? {} : { '--target-archive': target.path }),
+    ...(typeof dir === 'string' ? { '--backend-config': dir } : {}),
+    '--work-dir': workDir,
+  };
+}
+
 /** @returns exit status */
 export async function runConvert(ctx: NydusifyContext): Promise<number> {
   const plan = checkConvert(ctx.values);
@@ -238,6 +249,8 @@ export async function runConvert(ctx: NydusifyContext): Promise<number> {
     await withResumableDir(plan.workDir, conversionKey(plan), ctx.log, (run) =>
       convert(ctx, plan, metrics, run),
     );
+  } catch (error) {
+    throw explainDiskError(error, placesOf(plan));
   } finally {
     if (plan.outputJson !== undefined) {
       await writeWholeFile(plan.outputJson, Buffer.from(JSON.stringify(metricsDocument(metrics, used))));
