@@ -95,6 +95,29 @@ test('HttpBackend: images of one host find an outage once and wait for its end t
   assert.notEqual(open(t, server, '/a').link, link, 'forgotten with its last user');
 });
 
+test('HttpBackend: in an outage it is the reader that asks, never what nobody waits for; it goes on first', async (t) => {
+  const server = await serve(t);
+  const backend = open(t, server, '/a', { outage_wait: 600 });
+  await read(backend);
+  const order: string[] = [];
+  server.always = (_, response) => void response.writeHead(503).end();
+  const reader = read(backend, 1000).then(() => order.push('reader'));
+  const others = [1, 2, 3, 4].map((i) => read(backend, i * 10_000, true).then(() => order.push('prefetch')));
+  while (!backend.isDown) await new Promise((resolve) => void setTimeout(resolve, 5));
+  // what was under way when it went down has ended by now
+  while (backend.meter.metrics('').outage?.waiting !== 5 && server.requests.length < 40)
+    await new Promise((resolve) => void setTimeout(resolve, 5));
+  const late = [5, 6].map((i) => read(backend, i * 10_000, true).then(() => order.push('prefetch')));
+  const before = server.requests.length;
+  while (server.requests.length < before + 4) await new Promise((resolve) => void setTimeout(resolve, 5));
+  const asked = server.requests.slice(before).map(({ headers }) => headers.range);
+  assert.deepEqual(new Set(asked), new Set(['bytes=1000-1099']));
+  server.always = undefined;
+  await Promise.all([reader, ...others, ...late]);
+  assert.equal(order[0], 'reader');
+  assert.equal(order.length, 7);
+});
+
 /** A server that takes connections and breaks them. */
 async function broken(t: TestContext): Promise<BlobServer> {
   const server = await serve(t);

@@ -82,14 +82,14 @@ test('WindowedMin: the smallest value of the last seconds', () => {
   }
 });
 
-test('Link: what is worth fetching in a round trip is bounded by what a thread decodes', () => {
+test('Link: what is worth fetching in a round trip is bounded by what half a thread decodes', () => {
   const { link, measured } = fixture();
   measured();
   assert.equal(link.product, 300_000);
   // small jobs say nothing
   link.digested(1000, 100);
   assert.equal(link.product, 300_000);
-  for (let i = 0; i < 100; i++) link.digested(90_000, 10);
+  for (let i = 0; i < 100; i++) link.digested(180_000, 10);
   assert.equal(Math.round(link.product), 270_000);
   for (let i = 0; i < 100; i++) link.digested(90_000, 1000);
   assert.equal(link.product, 256 * 1024, 'no less than where nothing is known');

@@ -10,6 +10,8 @@ const RTT_WINDOW_MS = 10_000;
 const LEAST_BODY = 1 / 4;
 /** Weight of the last decode job in the average. */
 const DIGEST_WEIGHT = 1 / 8;
+/** Part of a thread's time for what may be in vain: the program that reads wants the processor too. */
+const DIGEST_PART = 1 / 2;
 /** Jobs below this are mostly overhead. */
 const MIN_DIGEST = 32 * 1024;
 /** Bodies below this say nothing about bandwidth. */
@@ -88,14 +90,14 @@ export class Link {
   }
 
   /**
-   * What is worth fetching during one round trip: what the link carries, or no more than a core decodes where that is less. That is what a
-   * gap or a batch may be before a request of its own is cheaper.
+   * What is worth fetching during one round trip: what the link carries, or no more than half a core decodes where that is less. That is
+   * what a gap or a batch may be before a request of its own is cheaper.
    */
   get product(): number {
     const { rttMs, bytesPerMs } = this;
     if (rttMs === undefined || bytesPerMs === undefined) return UNKNOWN_BDP;
     const carried = Math.min(MAX_BDP, rttMs * bytesPerMs);
-    return Math.min(carried, Math.max(UNKNOWN_BDP, rttMs * (this.#digested ?? Infinity)));
+    return Math.min(carried, Math.max(UNKNOWN_BDP, rttMs * (this.#digested ?? Infinity) * DIGEST_PART));
   }
 
   /** A decode thread has worked on bytes that came over this link. */
