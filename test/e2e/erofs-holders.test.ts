@@ -1,15 +1,17 @@
 // Who keeps a mount of the driver fanotify where its guardians cannot be looked into (no CAP_SYS_PTRACE), are all killed, or are given up: a
 // service manager that keeps open files; and what happens without one. Source: docs/drivers.md, sd_notify(3).
 import assert from 'node:assert/strict';
-import { closeSync, existsSync, openSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { thaw } from '../../src/serve/guardian/cgroups.ts';
 import { receiveWithFds } from '../../src/native/fd-passing.ts';
 import { CheckReaders } from '../support/check-readers.ts';
 import { startDaemon, type Daemon, type DaemonOptions } from '../support/daemon.ts';
 import { guardiansOf, randomImage, slowFill, type RandomImage } from '../support/erofs-image.ts';
 import { firstReason, requirePeer, tempDir } from '../support/golden.ts';
-import { requirePreContent } from '../support/kernel-erofs.ts';
+import { requireFreezer, requirePreContent } from '../support/kernel-erofs.ts';
 import { programCommand, requireProgram } from '../support/programs.ts';
 import { mountsBelow, unmountBelow } from '../support/temporary.ts';
 import { bindDatagram } from '../support/unix-listener.ts';
@@ -170,6 +172,54 @@ test(
     closeSync(open);
     for (let waited = 0; isThere() && waited < 100; waited++) await sleep(20);
     assert.equal(isThere(), false);
+    assert.equal(await next.stop(), 0, next.log);
+  },
+);
+
+test(
+  'a mount given up after a crash: kill -9 does not end its frozen guardian, doctor names it, and the next nydusd ends it once no file is open',
+  { skip: firstReason(skip, requireFreezer()), timeout: 120_000 },
+  async (t) => {
+    const dir = tempDir(t);
+    const image = randomImage(dir, 2, 200_000);
+    const daemon = await start(dir, image);
+    const [pid = 0] = guardiansOf(daemon.apisock);
+    t.after(() => thaw(pid));
+    const record = `${daemon.apisock}.guardian`;
+    // systemd's last killing spree leaves such processes alone
+    assert.equal(readFileSync(`/proc/${pid}/cmdline`, 'latin1')[0], '@');
+    daemon.child.kill('SIGKILL');
+    await daemon.ended;
+    const file = openSync(join(daemon.mountpoint, 'file1'), 'r');
+    unmountBelow(daemon.mountpoint);
+    process.kill(pid, 'SIGKILL');
+    const named = (): boolean => {
+      const [command, ...args] = programCommand('nydusd');
+      const { stdout } = spawnSync(command, [...args, 'doctor', '--output', 'json'], { encoding: 'utf8' });
+      const { findings } = JSON.parse(stdout) as { findings: { id: string; detail: string }[] };
+      const row = findings.find(({ id }) => id === 'host.leftovers');
+      return row?.detail.includes(`process ${pid} of ${record}`) === true;
+    };
+    const other = join(dir, 'other');
+    mkdirSync(other);
+    const startOther = (): Promise<Daemon> =>
+      start(dir, image, { workDir: join(other, 'work'), config: slowFill(image, join(other, 'cache')) });
+    assert.equal(named(), false, 'a file is open: who reads it must not see zeros');
+    {
+      await using next = await startOther();
+      await sleep(2000);
+      assert.equal(existsSync(`/proc/${pid}/exe`), true);
+      assert.doesNotMatch(next.log, new RegExp(`ended process ${pid}`));
+    }
+    closeSync(file);
+    // the kernel takes the superblock away a moment later
+    for (let waited = 0; !named() && waited < 20; waited++) await sleep(100);
+    assert.equal(named(), true);
+    await using next = await startOther();
+    for (let waited = 0; existsSync(`/proc/${pid}/exe`) && waited < 200; waited++) await sleep(50);
+    assert.equal(existsSync(`/proc/${pid}/exe`), false);
+    assert.match(next.log, new RegExp(`ended process ${pid}, which kept a mount that is gone`));
+    assert.equal(existsSync(record), false);
     assert.equal(await next.stop(), 0, next.log);
   },
 );

@@ -8,7 +8,7 @@ import { configurationChecks, tryReadConfig } from './configuration.ts';
 import { driverCheck } from './driver.ts';
 import { erofsChecks } from './erofs.ts';
 import type { Check, Finding, Report } from './finding.ts';
-import { guardianCheck } from './guardian.ts';
+import { guardianCheck, leftoverCheck } from './guardian.ts';
 import { hostChecks } from './host.ts';
 import { runChecks } from './run-checks.ts';
 
@@ -49,6 +49,7 @@ function planChecks(options: DoctorOptions): { checks: Check[]; driver: DriverCh
   const checks = [
     ...hostChecks(),
     guardianCheck(),
+    leftoverCheck(),
     driverCheck('fuse', usable[0] ?? tmpdir(), driver === 'fuse'),
     ...erofsChecks(usable[0] ?? tmpdir()),
     ...usable.flatMap((place) => [

@@ -5,6 +5,7 @@ import { closeSync, fstatSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../../base/errors.ts';
 import { openPidfd, takeDescriptor } from '../../native/pidfd.ts';
+import { findLeftovers } from '../../serve/erofs/leftovers.ts';
 import { mayFreeze } from '../../serve/guardian/cgroups.ts';
 import type { Check, CheckContext, Outcome } from './finding.ts';
 
@@ -56,6 +57,22 @@ async function takeBack(context: CheckContext): Promise<Outcome> {
   } finally {
     closeSync(file);
   }
+}
+
+/** Guardians of mounts that were given up after a crash. */
+function leftovers(): Outcome {
+  const found = findLeftovers();
+  if (found.length === 0) return { status: 'ok', detail: 'none is left of a mount that is gone' };
+  const list = found.map(({ guardian, record }) => `process ${guardian.pid} of ${record}`);
+  return {
+    status: 'info',
+    detail: `kept for mounts that are gone: ${list.join(', ')}`,
+    fix: 'nothing: the next nydusd with the driver fanotify ends them, which kill -9 may not',
+  };
+}
+
+export function leftoverCheck(): Check {
+  return { id: 'host.leftovers', group: 'host', name: 'old guardians', essential: false, run: leftovers };
 }
 
 export function guardianCheck(): Check {

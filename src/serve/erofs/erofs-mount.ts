@@ -33,6 +33,7 @@ import { isKnownDataFile } from '../../storage/cache/known-files.ts';
 import { pinBlob, unpinBlob } from '../../storage/cache/pins.ts';
 import type { BlobFeed } from './blob-feed.ts';
 import type { BlobUser, FeedInstance } from './fed-blob.ts';
+import { erofsSuperblocks } from './mounted.ts';
 
 const ATTRIBUTES = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOATIME;
 const BLOCK = 4096;
@@ -52,8 +53,8 @@ export interface ErofsMountOptions {
   logger: Logger;
   /** take the place of what is mounted there */
   replace?: boolean;
-  /** done before anybody can see the mount, told `major:minor` of it; a failure gives the mount up */
-  beforeAttach?: (device: string) => Promise<void>;
+  /** done before anybody can see the mount, told `major:minor` and the name of its superblock; a failure gives the mount up */
+  beforeAttach?: (device: string, superblock: string | undefined) => Promise<void>;
 }
 
 /**
@@ -149,10 +150,14 @@ export class ErofsMount {
         feed.add(user);
       }
       await feed.ready;
+      const before = erofsSuperblocks();
       const mount = mountImage(instance, users, feed);
+      // who mounted at the same time hides which is which
+      const [superblock, ...more] = erofsSuperblocks().filter((name) => !before.includes(name));
       try {
         const { dev } = fstatSync(mount);
-        await options.beforeAttach?.(`${majorOf(dev)}:${minorOf(dev)}`);
+        const name = more.length === 0 ? superblock : undefined;
+        await options.beforeAttach?.(`${majorOf(dev)}:${minorOf(dev)}`, name);
         attach(mount, options);
       } finally {
         closeSync(mount);

@@ -19,6 +19,8 @@ export interface RecordedMount {
   device: string;
   /** identity of the bootstrap file: a changed one is another image */
   bootstrap: string;
+  /** name of the superblock below /sys/fs/erofs, which is never used twice; undefined where it is not known */
+  superblock?: string | undefined;
 }
 
 /**

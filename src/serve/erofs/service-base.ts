@@ -180,11 +180,13 @@ export abstract class ServiceBase<F extends KeptFeed> {
     // a record that had it twice would have the next daemon take it away
     this.#adoptable = this.#adoptable.filter((known) => known !== before);
     const usable = before?.bootstrap === bootstrap && before.device === erofsDeviceAt(mountpoint);
-    const recorded: RecordedMount = { mountpoint, device: before?.device ?? '', bootstrap };
+    const { device = '', superblock } = before ?? {};
+    const recorded: RecordedMount = { mountpoint, device, bootstrap, superblock };
     const { feed, logger } = this;
     // without a guardian the end of this process would turn holes into zeros
-    const beforeAttach = (device: string): Promise<void> => {
-      recorded.device = device;
+    const beforeAttach = (attached: string, name: string | undefined): Promise<void> => {
+      recorded.device = attached;
+      recorded.superblock = name;
       this.#planned.add(recorded);
       return this.#renew(true);
     };

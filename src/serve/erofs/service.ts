@@ -12,10 +12,14 @@ import {
 import { checkMountable, type ErofsInstance } from './erofs-mount.ts';
 import { Feed } from './feed.ts';
 import { awaitRelease, dataFilesOf, knowFiles, takeLeft, type Inheritance } from './left.ts';
+import { endLeftovers } from './leftovers.ts';
 import { probePreContent } from './probe.ts';
 import { ServiceBase, type ErofsServiceOptions, type Served } from './service-base.ts';
 
 export type { ErofsServiceOptions } from './service-base.ts';
+
+/** A start has other things to do first, ms. */
+const SWEEP_MS = 1000;
 
 export class ErofsService extends ServiceBase<Feed> {
   /** data files that came from the process before, by path, until the images have opened them */
@@ -38,6 +42,7 @@ export class ErofsService extends ServiceBase<Feed> {
    */
   static open(options: ErofsServiceOptions): ErofsService {
     const left = takeLeft(options.record, 'fanotify', options.logger);
+    setTimeout(() => endLeftovers(options.logger), SWEEP_MS).unref();
     if (left === undefined) return new ErofsService(options, Feed.open(options.logger));
     try {
       const service = ErofsService.#adopt(options, left);
@@ -112,8 +117,9 @@ export class ErofsService extends ServiceBase<Feed> {
     const where = still.map(({ recorded }) => recorded.mountpoint).join(', ');
     this.logger.warn(
       `files under ${where} are still open and their blobs are not complete: who reads them waits until it is killed; ` +
-        `process ${guardians.map(({ pid }) => pid).join(', ')} keeps them from seeing zeros; it ends with the next nydusd that has this socket`,
+        `process ${guardians.map(({ pid }) => pid).join(', ')} keeps them from seeing zeros; it ends with the next nydusd that has this socket, or any once the files are closed`,
     );
+    // the record stays: the next daemon goes on with these readers, or any daemon ends the guardian once they are gone
     for (const { mount } of still) mount.leave();
     await this.feed.leave();
   }

@@ -59,6 +59,27 @@ export function moveToOwnGroup(pid: number): boolean {
   return moved.length > 0 && moved.every(Boolean);
 }
 
+/** Processes in the groups that guardians are in, frozen or not; those of other kinds of daemons among them. */
+export function guardianPids(): number[] {
+  const pids = new Set<number>();
+  for (const { path, type, options } of hierarchies()) {
+    if (type !== 'cgroup2' && !options.includes('name=systemd')) continue;
+    try {
+      const lines = readFileSync(join(path, GROUP, 'cgroup.procs'), 'latin1').split('\n');
+      for (const line of lines.filter((each) => /^\d+$/.test(each))) pids.add(Number(line));
+    } catch {
+      // no guardian has been there yet
+    }
+  }
+  try {
+    const frozen = withFreezer((root) => readdirSync(join(root, GROUP)));
+    for (const name of frozen.filter((each) => /^\d+$/.test(each))) pids.add(Number(name));
+  } catch {
+    // no such group, or not permitted here
+  }
+  return [...pids];
+}
+
 /** The freezer of version 1 where it is mounted, or a mount of our own that is nowhere to be seen. Version 2 lets SIGKILL through. */
 function withFreezer<T>(act: (root: string) => T): T {
   const mounted = hierarchies().find(({ type, options }) => type === 'cgroup' && options.includes('freezer'));

@@ -133,6 +133,16 @@ export async function startGuardian(
   return { identity, confirm };
 }
 
+/** Path of the record that a process was started with, when it is a guardian. */
+export function recordOfGuardian(pid: number): string | undefined {
+  try {
+    const [, , , mark, record] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    return mark === MARK ? record : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** The record that makes guardians stay. */
 export interface GuardianRecord {
   path: string;
