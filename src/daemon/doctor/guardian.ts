@@ -72,7 +72,7 @@ function leftovers(): Outcome {
 }
 
 export function leftoverCheck(): Check {
-  return { id: 'host.leftovers', group: 'host', name: 'old guardians', essential: false, run: leftovers };
+  return { id: 'host.leftovers', group: 'host', name: 'leftovers', essential: false, run: leftovers };
 }
 
 export function guardianCheck(): Check {
