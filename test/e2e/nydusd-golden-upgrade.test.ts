@@ -46,8 +46,10 @@ test('nydusd: a hot upgrade answers as golden/api says', { skip }, async (t) => 
     ),
     ['/golden', dir] as const,
   ];
+  // in one pass: the folder of the golden data may have `/golden` in its name
+  const here = new Map<string, string>(pairs);
   const toHere = (text: string): string =>
-    pairs.reduce((all, [golden, here]) => all.replaceAll(golden, here), text);
+    text.replace(/\/golden(?:\/tiny[56])?/g, (golden) => here.get(golden) ?? golden);
   const toGolden = (text: string): string =>
     pairs.reduce((all, [golden, here]) => all.replaceAll(here, golden), text);
   const supervisor = new Supervisor(join(dir, 'sup.sock'));
