@@ -1,5 +1,5 @@
 // Fetches in the background what a container is likely to need: a list, the table of the bootstrap, or everything.
-// Readers go first: while one waits, only one range is under way. Source: blob-and-cache.md 20; nydusd.md 11.
+// Readers go first: while one waits, only one range is under way, and none of what was not listed. Source: blob-and-cache.md 20; nydusd.md 11.
 import { messageOf } from '../base/errors.ts';
 import { MIB } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
@@ -13,6 +13,7 @@ import type { CacheMeter } from '../storage/cache/meter.ts';
 import type { RecordTable } from '../storage/cache/record-table.ts';
 import type { PrefetchConfig } from '../storage/config.ts';
 import { resolvePath } from './path.ts';
+import { QuietReaders } from './quiet-readers.ts';
 import { TokenBucket } from './token-bucket.ts';
 import { walkTree } from './walk.ts';
 
@@ -43,6 +44,12 @@ export interface PrefetchOptions {
   isBusy: () => boolean;
   /** bytes that readers have fetched so far */
   userBytes: () => number;
+}
+
+/** A range to fetch. */
+interface Wanted {
+  cache: BlobCache;
+  range: FetchRange;
 }
 
 function pause(millis: number): Promise<void> {
@@ -95,19 +102,23 @@ export class Prefetcher {
   }
 
   async #run(list: readonly string[]): Promise<void> {
-    const { meter, run } = this.#options;
+    const { meter, run, isBusy, userBytes } = this.#options;
+    const quiet = new QuietReaders({ isBusy, userBytes, signal: this.#stop.signal });
     await yieldTurn();
     meter.prefetchWorkers = Math.max(1, run.threads);
     meter.prefetchBegin = Date.now();
     try {
-      for await (const { cache, range } of this.#ranges(list)) await this.#queue(cache, range);
+      for await (const { cache, range, listed } of this.#ranges(list)) {
+        if (!listed) await quiet.wait();
+        await this.#queue(cache, range);
+      }
     } finally {
       await Promise.all(this.#running);
       meter.prefetchEnd = Date.now();
     }
   }
 
-  async *#ranges(list: readonly string[]): AsyncGenerator<{ cache: BlobCache; range: FetchRange }> {
+  async *#ranges(list: readonly string[]): AsyncGenerator<Wanted & { listed: boolean }> {
     const { image, request, logger } = this.#options;
     const table = image.prefetchInos();
     const rootAlone = table.length === 1 && table[0] === image.rootIno;
@@ -118,10 +129,11 @@ export class Prefetcher {
       if (list.length === 0 && roots.includes(image.rootIno)) {
         logger.warn('Root inode was found, but it should not prefetch all files!');
         everything = true;
-      } else yield* this.#files(roots);
+      } else for await (const wanted of this.#files(roots)) yield { ...wanted, listed: true };
     }
-    if (everything && image.super.version === 6) yield* this.#wholeBlobs();
-    else if (everything) yield* this.#files([image.rootIno]);
+    if (!everything) return;
+    const rest = image.super.version === 6 ? this.#wholeBlobs() : this.#files([image.rootIno]);
+    for await (const wanted of rest) yield { ...wanted, listed: false };
   }
 
   #resolve(list: readonly string[]): number[] {
@@ -129,7 +141,7 @@ export class Prefetcher {
   }
 
   /** Chunks of files; directories stand for all below them. */
-  async *#files(roots: readonly number[]): AsyncGenerator<{ cache: BlobCache; range: FetchRange }> {
+  async *#files(roots: readonly number[]): AsyncGenerator<Wanted> {
     const collected = new Map<number, { chunks: number[]; bytes: number }>();
     let count = 0;
     for (const ino of this.#filesBelow(roots)) {
@@ -182,10 +194,7 @@ export class Prefetcher {
     });
   }
 
-  async *#merge(
-    blobIndex: number,
-    chunks: number[],
-  ): AsyncGenerator<{ cache: BlobCache; range: FetchRange }> {
+  async *#merge(blobIndex: number, chunks: number[]): AsyncGenerator<Wanted> {
     const { blobs, meter } = this.#options;
     const cache = blobs[blobIndex]?.cache;
     if (cache === undefined) return;
@@ -197,7 +206,7 @@ export class Prefetcher {
     for (const range of mergeChunks(table, sorted, this.#batch)) yield { cache, range };
   }
 
-  async *#wholeBlobs(): AsyncGenerator<{ cache: BlobCache; range: FetchRange }> {
+  async *#wholeBlobs(): AsyncGenerator<Wanted> {
     for (const blob of this.#options.blobs) {
       if (blob === undefined) continue;
       const table = await blob.cache.table();
