@@ -6,13 +6,12 @@ import type { Covers, CoversOptions } from './covers.ts';
 import type {
   AttachOptions,
   DriverInfo,
-  FailoverPolicy,
   FsCounters,
   HandoverPlace,
-  InflightOp,
   MountSession,
   MountTarget,
 } from './parts.ts';
+import { SessionLayer } from './session-layer.ts';
 
 type Target = MountTarget<RafsInstance>;
 
@@ -26,9 +25,7 @@ export interface CoveredOptions extends CoversOptions {
   covers?: Covers | undefined;
 }
 
-export class CoveredSession implements MountSession<RafsInstance> {
-  readonly ended: Promise<void>;
-  readonly #inner: MountSession<RafsInstance>;
+export class CoveredSession extends SessionLayer<RafsInstance> {
   readonly #options: CoveredOptions;
   #covers: Covers | undefined;
   #ending: Promise<void> | undefined;
@@ -38,10 +35,9 @@ export class CoveredSession implements MountSession<RafsInstance> {
   readonly #restored: { at: string; target: Target; options: AttachOptions }[] = [];
 
   constructor(inner: MountSession<RafsInstance>, options: CoveredOptions) {
-    this.#inner = inner;
+    super(inner);
     this.#options = options;
     this.#covers = options.covers;
-    this.ended = inner.ended;
   }
 
   async #cover(where: string, target: Target, options: AttachOptions): Promise<void> {
@@ -61,7 +57,7 @@ export class CoveredSession implements MountSession<RafsInstance> {
 
   async attach(at: string, target: Target, options: AttachOptions): Promise<void> {
     await this.#uncoverNear(canonical(at));
-    await this.#inner.attach(at, target, options);
+    await this.inner.attach(at, target, options);
     this.#places.add(canonical(at));
     await this.#cover(at, target, options);
   }
@@ -75,14 +71,14 @@ export class CoveredSession implements MountSession<RafsInstance> {
 
   async replace(at: string, target: Target, options: AttachOptions): Promise<{ retired: Promise<void> }> {
     const gone = this.#covers?.goneAt(canonical(at)) ?? Promise.resolve();
-    const { retired } = await this.#inner.replace(at, target, options);
+    const { retired } = await this.inner.replace(at, target, options);
     await this.#cover(at, target, options);
     return { retired: Promise.all([retired, gone]).then(() => {}) };
   }
 
   async detach(at: string): Promise<void> {
     await this.#covers?.remove(canonical(at));
-    await this.#inner.detach(at);
+    await this.inner.detach(at);
     this.#places.delete(canonical(at));
     this.#covers?.forgetReasons(canonical(at));
   }
@@ -91,17 +87,17 @@ export class CoveredSession implements MountSession<RafsInstance> {
   async unmount(): Promise<void> {
     this.#ending ??= this.#covers?.unmountAll() ?? Promise.resolve();
     await this.#ending;
-    await this.#inner.unmount();
+    await this.inner.unmount();
   }
 
-  async stop(): Promise<void> {
+  override async stop(): Promise<void> {
     this.#ending ??= this.#covers?.leave() ?? Promise.resolve();
     await this.#ending;
-    await this.#inner.stop();
+    await this.inner.stop();
   }
 
-  get handover(): MountSession<RafsInstance>['handover'] {
-    const { handover } = this.#inner;
+  override get handover(): MountSession<RafsInstance>['handover'] {
+    const { handover } = this.inner;
     if (handover === undefined) return undefined;
     return () => {
       const inner = handover();
@@ -111,25 +107,21 @@ export class CoveredSession implements MountSession<RafsInstance> {
   }
 
   restore(place: HandoverPlace, target: Target, options: AttachOptions): void {
-    this.#inner.restore?.(place, target, options);
+    this.inner.restore?.(place, target, options);
     this.#places.add(canonical(place.mountpoint));
     this.#restored.push({ at: place.mountpoint, target, options });
   }
 
   async resume(): Promise<void> {
     // first: the way to what the kernel serves leads through directories of FUSE
-    await this.#inner.resume?.();
+    await this.inner.resume?.();
     await this.#covers?.resume();
     for (const { at, target, options } of this.#restored.splice(0)) await this.#cover(at, target, options);
     this.#covers?.settle();
   }
 
-  async drain(policy: FailoverPolicy): Promise<void> {
-    await this.#inner.drain?.(policy);
-  }
-
-  counters(at: string): FsCounters {
-    const stats = this.#inner.counters(at);
+  override counters(at: string): FsCounters {
+    const stats = this.inner.counters(at);
     const counts = this.#covers?.counts(canonical(at));
     if (counts === undefined) return stats;
     const { bytes, events, denied } = counts;
@@ -141,30 +133,10 @@ export class CoveredSession implements MountSession<RafsInstance> {
     };
   }
 
-  files(at: string): unknown {
-    return this.#inner.files(at);
-  }
-
-  pattern(at: string): unknown {
-    return this.#inner.pattern(at);
-  }
-
-  takeLatest(at: string): unknown {
-    return this.#inner.takeLatest(at);
-  }
-
-  inflight(): readonly InflightOp[] {
-    return this.#inner.inflight();
-  }
-
-  setWireLog(on: boolean): void {
-    this.#inner.setWireLog(on);
-  }
-
   /** Absent as long as nobody has asked for another driver than FUSE. */
-  get driver(): DriverInfo | undefined {
+  override get driver(): DriverInfo | undefined {
     const { drivers: mounts = {}, reasons: fallbacks = [] } = this.#covers ?? {};
-    if (Object.keys(mounts).length === 0 && fallbacks.length === 0) return this.#inner.driver;
+    if (Object.keys(mounts).length === 0 && fallbacks.length === 0) return this.inner.driver;
     return { name: 'fuse', fallbacks, mounts };
   }
 }

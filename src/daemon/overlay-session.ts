@@ -3,17 +3,8 @@
 import { join } from 'node:path';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type {
-  AttachOptions,
-  DriverInfo,
-  FailoverPolicy,
-  FsCounters,
-  HandoverPlace,
-  ImageInstance,
-  InflightOp,
-  MountSession,
-  MountTarget,
-} from './parts.ts';
+import type { AttachOptions, HandoverPlace, ImageInstance, MountSession, MountTarget } from './parts.ts';
+import { SessionLayer } from './session-layer.ts';
 
 /** How layers are put on and taken away; serve/overlay does it. */
 export interface OverlayCalls {
@@ -37,9 +28,7 @@ export interface OverlaySessionOptions {
 }
 
 /** A session with layers. */
-export class OverlaySession<I extends ImageInstance> implements MountSession<I> {
-  readonly ended: Promise<void>;
-  readonly #inner: MountSession<I>;
+export class OverlaySession<I extends ImageInstance> extends SessionLayer<I> {
   readonly #options: OverlaySessionOptions;
   /** covered directories */
   readonly #covered = new Set<string>();
@@ -47,9 +36,8 @@ export class OverlaySession<I extends ImageInstance> implements MountSession<I> 
   readonly #inherited: { at: string; overlay: NonNullable<AttachOptions['overlay']> }[] = [];
 
   constructor(inner: MountSession<I>, options: OverlaySessionOptions) {
-    this.#inner = inner;
+    super(inner);
     this.#options = options;
-    this.ended = inner.ended;
   }
 
   #placeOf(at: string): string {
@@ -76,11 +64,11 @@ export class OverlaySession<I extends ImageInstance> implements MountSession<I> 
   }
 
   async attach(at: string, target: MountTarget<I>, options: AttachOptions): Promise<void> {
-    await this.#inner.attach(at, target, options);
+    await this.inner.attach(at, target, options);
     try {
       await this.#cover(at, options.overlay);
     } catch (error) {
-      await this.#inner.detach(at);
+      await this.inner.detach(at);
       throw error;
     }
   }
@@ -91,42 +79,30 @@ export class OverlaySession<I extends ImageInstance> implements MountSession<I> 
     options: AttachOptions,
   ): Promise<{ retired: Promise<void> }> {
     await this.#uncover(this.#placeOf(at));
-    const replaced = await this.#inner.replace(at, target, options);
+    const replaced = await this.inner.replace(at, target, options);
     await this.#cover(at, options.overlay);
     return replaced;
   }
 
   async detach(at: string): Promise<void> {
     await this.#uncover(this.#placeOf(at));
-    await this.#inner.detach(at);
+    await this.inner.detach(at);
   }
 
   async unmount(): Promise<void> {
     for (const place of [...this.#covered].reverse()) await this.#uncover(place);
-    await this.#inner.unmount();
+    await this.inner.unmount();
   }
 
-  stop(): Promise<void> {
-    return this.#inner.stop();
-  }
-
-  /**
-   * A layer on top is a mount of its own; the configuration in the saved state says that there is one. Over FUSE it stays where it is, over the
-   * kernel's EROFS the next daemon takes it away and puts on its own.
-   */
-  get handover(): MountSession<I>['handover'] {
-    const { handover } = this.#inner;
-    return handover === undefined ? undefined : () => handover();
-  }
-
+  /** Over FUSE the layer stays where it is, over the kernel's EROFS the next daemon takes it away and puts on its own. */
   restore(place: HandoverPlace, target: MountTarget<I>, options: AttachOptions): void {
-    this.#inner.restore?.(place, target, options);
+    this.inner.restore?.(place, target, options);
     const { overlay } = options;
     if (overlay !== undefined) this.#inherited.push({ at: place.mountpoint, overlay });
   }
 
   async resume(): Promise<void> {
-    await this.#inner.resume?.();
+    await this.inner.resume?.();
     for (const { at, overlay } of this.#inherited.splice(0)) {
       const place = this.#placeOf(at);
       const calls = await this.#options.calls();
@@ -137,37 +113,5 @@ export class OverlaySession<I extends ImageInstance> implements MountSession<I> 
       calls.claimOverlay(place, this.#options.keptBy());
       this.#covered.add(place);
     }
-  }
-
-  async drain(policy: FailoverPolicy): Promise<void> {
-    await this.#inner.drain?.(policy);
-  }
-
-  counters(at: string): FsCounters {
-    return this.#inner.counters(at);
-  }
-
-  files(at: string): unknown {
-    return this.#inner.files(at);
-  }
-
-  pattern(at: string): unknown {
-    return this.#inner.pattern(at);
-  }
-
-  takeLatest(at: string): unknown {
-    return this.#inner.takeLatest(at);
-  }
-
-  inflight(): readonly InflightOp[] {
-    return this.#inner.inflight();
-  }
-
-  setWireLog(on: boolean): void {
-    this.#inner.setWireLog(on);
-  }
-
-  get driver(): DriverInfo | undefined {
-    return this.#inner.driver;
   }
 }
